@@ -1,0 +1,61 @@
+"""gradverify: whether a custom backward pass in PyTorch is right, how sure that is, and what is wrong with it.
+
+Importing this package imports neither torch nor Hypothesis; each public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "GradcheckError": "errors",
+    "GradverifyError": "errors",
+    "SpecError": "errors",
+    "UsageError": "errors",
+    "ALL": "records.vocabulary",
+    "avoid": "records.vocabulary",
+    "avoid_ties": "records.vocabulary",
+    "boolean": "records.vocabulary",
+    "dim": "records.vocabulary",
+    "domain": "records.vocabulary",
+    "example": "records.vocabulary",
+    "index": "records.vocabulary",
+    "integers": "records.vocabulary",
+    "no_grad": "records.vocabulary",
+    "one_of": "records.vocabulary",
+    "positive": "records.vocabulary",
+    "prob": "records.vocabulary",
+    "spd": "records.vocabulary",
+    "times": "records.vocabulary",
+    "tol": "records.vocabulary",
+    "Arg": "records.spec",
+    "Contract": "records.spec",
+    "Spec": "records.spec",
+    "Plan": "records.policy",
+    "Policy": "records.policy",
+    "Outcome": "records.verdict",
+    "Result": "records.verdict",
+    "Run": "records.run",
+    "spec": "cases.signatures",
+    "frozen": "autodiff.frozen",
+    "check": "api",
+    "gradcheck": "api",
+    "verify": "api",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'gradverify' has no attribute {name!r}")
+    value = getattr(import_module(f"gradverify.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,58 @@
+"""The stable codes of findings and their one-line titles. A released code never changes its meaning."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+TITLES = MappingProxyType(
+    {
+        "GV101": "wrong scale",
+        "GV102": "wrong sign",
+        "GV103": "missing gradient",
+        "GV104": "dropped region",
+        "GV105": "transposed gradient",
+        "GV106": "gradients swapped between inputs",
+        "GV107": "broadcast not reduced",
+        "GV108": "cotangent ignored",
+        "GV109": "gradient of the wrong shape, dtype or device",
+        "GV110": "wrong only at edges",
+        "GV111": "gradient not finite",
+        "GV112": "straight-through without a contract",
+        "GV199": "wrong gradient",
+        "GV201": "backward is not linear in the cotangent",
+        "GV202": "the op changes what it was given",
+        "GV203": "result depends on the memory layout",
+        "GV204": "not repeatable",
+        "GV205": "wrong under partial differentiation",
+        "GV206": "wrong at edge sizes",
+        "GV207": "leaks or saves wrongly",
+        "GV208": "forward differs from the reference",
+        "GV209": "state kept between calls",
+        "GV210": "saved-tensor hooks",
+        "GV301": "forward jumps",
+        "GV302": "kink",
+        "GV303": "finite differences are not reliable here",
+        "GV401": "wrong forward-mode derivative",
+        "GV402": "forward and reverse mode disagree",
+        "GV501": "wrong double backward",
+        "GV502": "vmap",
+        "GV503": "compile",
+        "GV504": "opcheck",
+        "GV505": "silently detached",
+        "GV506": "checkpoint",
+        "GV507": "autocast",
+        "GV508": "supports disagrees with what was found",
+        "GV601": "over the precision budget",
+        "GV602": "imprecise",
+        "GV603": "bias",
+        "GV901": "cannot tell the shapes",
+        "GV902": "the op raised",
+        "GV903": "the op returned no tensor",
+        "GV904": "the op refuses float64",
+    }
+)
+
+
+def matches(code: str, pattern: str) -> bool:
+    """Whether `code` is `pattern`, or belongs to the family that it names (`GV1xx`)."""
+    return code == pattern or (pattern.endswith("xx") and code.startswith(pattern[:-2]))

@@ -1,0 +1,31 @@
+"""A Finding says what is wrong, where, and how to see it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gradverify.records.case import Case
+
+
+class Location(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in the user's source: 1-based line; columns are 1-based, 0 where unknown."""
+
+    file: str
+    line: int
+    col: int = 0
+    end_col: int = 0
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a claim failed or could not be judged, for people and machines.
+
+    `lines` are the measured facts in words, one a line, in the order in which they are printed.
+    """
+
+    code: str
+    summary: str
+    lines: tuple[str, ...] = ()
+    remedy: str | None = None
+    location: Location | None = None
+    minimal: Case | None = None
+    replay_id: str | None = None

@@ -1,0 +1,61 @@
+"""Verdicts of single cases, and the Result of a claim on one device and dtype."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from gradverify.records.evidence import Evidence
+from gradverify.records.finding import Finding
+
+
+class Outcome(enum.Enum):
+    """PASS, FAIL, INCONCLUSIVE (a noisy estimate is never PASS), SKIP, ERROR (the op raised)."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    SKIP = "SKIP"
+    ERROR = "ERROR"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What one piece of evidence says. `code` is empty for a plain PASS; `at_kink`: consistent, and judges nothing."""
+
+    outcome: Outcome
+    code: str
+    evidence: Evidence
+    at_kink: bool = False
+
+
+class Cases(msgspec.Struct, frozen=True, kw_only=True):
+    """How many cases: judged, refused by `where` or by the reference, redrawn because they lay on a kink."""
+
+    run: int = 0
+    invalid: int = 0
+    redrawn: int = 0
+    stopped_because: str = "examples"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one claim on one device in one dtype: a line, a JSON row, a pytest item.
+
+    `resolution` is the largest (worst) relative fault that could have hidden in a passing claim; NaN where unknown.
+    `seconds` holds the wall time by phase: `op`, `generation`, `judging`.
+    """
+
+    claim: str
+    device: str
+    dtype: str
+    outcome: Outcome
+    code: str = ""
+    reason: str = ""
+    cases: Cases = Cases()
+    resolution: float = float("nan")
+    digits: float = float("nan")
+    truth: str = ""
+    worst: Verdict | None = None
+    finding: Finding | None = None
+    seconds: dict[str, float] = {}
+    xfailed: str = ""
