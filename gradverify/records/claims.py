@@ -1,0 +1,27 @@
+"""The claims, in the order in which they are tried and shown, and what each says when it holds."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+CLAIMS = MappingProxyType(
+    {
+        "forward": "the forward equals the reference",
+        "vjp": "backward returns the gradient that the contract promises",
+        "linear": "backward is linear in the cotangent",
+        "layout": "the memory layout of inputs and cotangents changes nothing",
+        "purity": "inputs, cotangents and saved tensors are left untouched",
+        "repeat": "the same call gives the same bits",
+        "edges": "sizes 0 and 1 and partial tails are right",
+        "partial": "every mask of inputs, None cotangents and unused outputs are right",
+    }
+)
+
+
+def selected(claims: tuple[str, ...], skip: tuple[str, ...]) -> tuple[str, ...]:
+    """The claims of CLAIMS that are asked for, in their order; a family name (`transforms`) stands for its children."""
+    return tuple(c for c in CLAIMS if (not claims or _named(c, claims)) and not _named(c, skip))
+
+
+def _named(claim: str, names: tuple[str, ...]) -> bool:
+    return any(claim == name or claim.startswith(f"{name}.") for name in names)
