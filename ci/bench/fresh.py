@@ -1,0 +1,123 @@
+"""The random check: held-out torch functions at fresh points, right and with six errors, before all three judges.
+
+`python -m ci.bench.fresh [--runs 1080] [--seed 0] [--only NAME] [--no-gradcheck]`
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ci.bench.drawn import Function, parse
+from ci.bench.fresh_functions import TABLE
+from ci.bench.op import Bug, Fn, Tensors, as_tuple, faulty, generator, gradients
+from ci.bench.rivals import Judged, judges
+from ci.bench.tables import bullets, publish, table
+
+ALL_ENTRIES = (1e-2, 1e-3, 1e-4, 1e-5)
+FAULTS = ("right", *(f"all entries off by {e:g}" for e in ALL_ENTRIES), "one entry zero", "one entry's sign")
+
+# The spoilt entry is drawn among those above this share of the largest; below, nothing could see it.
+SEEN = 1e-6
+
+
+def spoil(change: Callable[[Tensor], Tensor]) -> Bug:
+    """A bug that changes the gradient of the first argument."""
+    return Bug(name="", tamper=lambda grads, inputs, cotangents: [change(grads[0]), *grads[1:]])
+
+
+def variants(fn: Fn, inputs: Tensors, rng: torch.Generator) -> dict[str, Fn]:
+    """Fault -> the function with it; the last two are left out where no entry has a gradient."""
+    everywhere = {f"all entries off by {e:g}": _everywhere(fn, 1 + e) for e in ALL_ENTRIES}
+    at = _entry(fn, inputs, rng)
+    one = {} if at is None else {"one entry zero": _at(fn, at, 0.0), "one entry's sign": _at(fn, at, -1.0)}
+    return {"right": fn, **everywhere, **one}
+
+
+def _everywhere(fn: Fn, factor: float) -> Fn:
+    return faulty(fn, Bug(name="", tamper=lambda grads, inputs, cotangents: [g * factor for g in grads]))
+
+
+def _at(fn: Fn, index: int, factor: float) -> Fn:
+    mask = torch.arange  # the factor at one flat index, 1 elsewhere
+    return faulty(fn, spoil(lambda g: torch.where(mask(g.numel()).reshape(g.shape) == index, g * factor, g)))
+
+
+def _entry(fn: Fn, inputs: Tensors, rng: torch.Generator) -> int | None:
+    cotangents = tuple(torch.randn(y.shape, generator=rng, dtype=torch.float64) for y in as_tuple(fn(*inputs)))
+    size = gradients(fn, inputs, cotangents)[0].abs().reshape(-1)
+    seen = (size > SEEN * size.max()).nonzero().reshape(-1)
+    return int(seen[int(torch.randint(len(seen), (), generator=rng))]) if len(seen) else None
+
+
+def main() -> None:
+    """Run it and publish: right runs and false failures, then each error and how many were found."""
+    parse_args = argparse.ArgumentParser(description=__doc__)
+    parse_args.add_argument("--runs", type=int, default=1080)
+    parse_args.add_argument("--seed", type=int, default=0)
+    parse_args.add_argument("--only", default="")
+    parse_args.add_argument("--no-gradcheck", action="store_true")
+    options = parse_args.parse_args()
+    functions = [f for f in parse(TABLE) if options.only in f.name]
+    asked = judges()
+    if options.no_gradcheck:
+        asked = {"gradverify": asked["gradverify"]}
+    rounds = max(1, options.runs // len(functions))
+    tally: dict[tuple[str, str, bool], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    noted: dict[str, str] = {}
+    for seed in range(options.seed, options.seed + rounds):
+        for function in functions:
+            _one(function, seed, asked, tally, noted)
+        print(f"seed {seed} done, {len(noted)} noted", flush=True)
+    text = report(tally, asked, len(functions), rounds, noted)
+    if options.only or options.no_gradcheck:
+        print(text)
+    else:
+        rows = [{"fault": f, "judge": j, "kinked": k, **dict(v)} for (f, j, k), v in tally.items()]
+        publish("fresh", text, {"seed": options.seed, "rounds": rounds, "rows": rows, "noted": noted})
+
+
+def _one(function: Function, seed: int, asked: dict[str, Any], tally: Any, noted: dict[str, str]) -> None:
+    rng = generator("fresh", function.name, seed)
+    fn, inputs = function.draw(rng, scaled=seed % 2 == 1)
+    for fault, variant in variants(fn, inputs, rng).items():
+        for name, ask in asked.items():
+            said: Judged = ask(variant, tuple(x.clone().requires_grad_() for x in inputs))
+            tally[fault, name, function.kinked][said.outcome] += 1
+            if name == "gradverify" and _odd(fault, said, kinked=function.kinked):
+                noted[f"{function.name}, seed {seed}, {fault}"] = f"{said.outcome} {said.why}"
+                print(f"  {function.name} seed {seed} {fault}: {said.outcome} {said.why[:200]}", flush=True)
+
+
+def _odd(fault: str, said: Judged, *, kinked: bool) -> bool:
+    return said.outcome != ("PASS" if fault == "right" else "FAIL") and not (fault.endswith("1e-05") and kinked)
+
+
+def report(tally: Any, asked: dict[str, Any], functions: int, rounds: int, noted: dict[str, str]) -> str:
+    """The tables."""
+    lines: list[list[object]] = []
+    for fault in FAULTS:
+        wanted = "PASS" if fault == "right" else "FAIL"
+        for kinked in (False, True):
+            cells = [_cell(tally[fault, name, kinked], wanted) for name in asked]
+            lines.append([fault, "kinked" if kinked else "smooth", *cells])
+    verb = "PASS of all (FAIL, inconclusive) for right runs; FAIL of all (PASS, inconclusive) for wrong ones"
+    head = table(["gradient", "functions", *asked], lines)
+    intro = f"{functions} held-out functions, {rounds} fresh points each. {verb}."
+    return "\n\n".join([intro, head, "Ours, not a plain verdict:", bullets(noted) or "None."])
+
+
+def _cell(counts: dict[str, int], wanted: str) -> str:
+    other = "FAIL" if wanted == "PASS" else "PASS"
+    total = sum(counts.values())
+    errors = f", {counts['ERROR']} errors" if counts.get("ERROR") else ""
+    return f"{counts.get(wanted, 0)} of {total} ({counts.get(other, 0)}, {counts.get('INCONCLUSIVE', 0)}{errors})"
+
+
+if __name__ == "__main__":
+    main()
