@@ -46,7 +46,7 @@ _HOME = {
     "verify": "api",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604 (the keys of the mapping above)
 
 
 def __getattr__(name: str) -> Any:
