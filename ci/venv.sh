@@ -28,9 +28,12 @@ locate() {
 
 # The interpreter that PYTHON names; its version must fit.
 named_interpreter() {
-  local path version
+  local path version said
   path=$(locate "$PYTHON") || die "PYTHON=$PYTHON is not found; name a CPython of 3.10 to 3.14."
-  version=$(version_of "$path") || die "PYTHON=$PYTHON does not run as a Python; name a CPython of 3.10 to 3.14."
+  if ! version=$(version_of "$path"); then
+    said=$("$path" -c '' 2>&1 </dev/null | head -n 1) || true
+    die "PYTHON=$PYTHON does not run as a Python${said:+ ($said)}; name a CPython of 3.10 to 3.14."
+  fi
   fits "$version" || die "PYTHON=$PYTHON is Python $version; gradverify needs 3.10 to 3.14."
   printf '%s\n' "$path"
 }

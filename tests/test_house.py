@@ -29,7 +29,7 @@ case "$1 $2" in
   *) echo "{version}: $*" ;;
 esac
 """
-TOOLS = ["bash", "cat", "cp", "dirname", "env", "flock", "grep", "mkdir", "readlink", "rm", "sed", "sleep", "tail"]
+TOOLS = ["bash", "cat", "cp", "dirname", "env", "flock", "grep", "head", "mkdir", "readlink", "rm", "sed", "sleep", "tail"]
 
 
 class House:
