@@ -1,4 +1,4 @@
-"""The grammar of `fresh_functions` and `functional_specs`: a line of text becomes a callable and fresh inputs."""
+"""The grammar of `fresh_functions`: a line of text becomes a callable and fresh inputs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _resolve(name: str) -> Any:
 
 
 def _is_bound(domain: str) -> bool:
-    return domain in ("sign", "const", "vars") or domain.startswith("ints<")
+    return domain in ("sign", "const") or domain.startswith("ints<")
 
 
 def _values(shape: tuple[int, ...], domain: str, rng: torch.Generator, factor: float) -> Tensor:
@@ -95,5 +95,4 @@ _NAMED = {
     "logprob": lambda z, factor: torch.log_softmax(z, -1),
     "sign": lambda z, factor: torch.where(z > 0, 1.0, -1.0).double(),
     "const": lambda z, factor: z,
-    "vars": lambda z, factor: torch.exp(z),
 }

@@ -67,14 +67,15 @@ def gradcheck(fn: Fn, inputs: Tensors, *, fast: bool, **flags: Any) -> Judged:
     return Judged(outcome=outcome, why=why, forwards=counted.calls, seconds=time.perf_counter() - start)
 
 
-def gradverify(fn: Fn, inputs: Tensors, *, seed: int = 0) -> Judged:
+def gradverify(fn: Fn, inputs: Tensors, *, seed: int = 0, examine_with: Callable[..., Any] | None = None) -> Judged:
     """Our verdict at this one point. An exception is an ERROR, which no table hides."""
     from gradverify.engine.at import examine
 
+    ask = examine_with or examine
     counted = Counter(fn)
     start = time.perf_counter()
     try:
-        found = examine(counted, inputs, seed=seed)
+        found = ask(counted, inputs, seed=seed)
         outcome, why = found.outcome.name, f"{found.code} {found.reason}".strip()
     except Exception as error:  # noqa: BLE001 - the benchmark goes on and shows it
         outcome, why = "ERROR", f"{type(error).__name__}: {_first_line(error)}"

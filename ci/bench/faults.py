@@ -1,0 +1,188 @@
+"""The fault suite beside gradcheck: which wrong ops each judge fails, and which right twins.
+
+`python -m ci.bench.faults [--only NAME]`. Gradcheck is handed three ordinary points of each spec, and fails an op that
+it fails at any of them. "All flags" adds batched gradients, gradient dtypes and gradgradcheck with strided cotangents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+
+from ci.bench.op import Fn, Tensors, generator
+from ci.bench.rivals import gradcheck
+from ci.bench.tables import bullets, publish, table
+from gradverify.cases.materialise import materialise
+from gradverify.cases.strategies import cases
+from gradverify.records.case import Case, Point
+from gradverify.records.spec import Spec
+
+POINTS = 3
+RIVALS = ("slow", "fast", "all flags")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A fault before all judges: who failed the wrong op, who failed the twin, and under which claims we did."""
+
+    name: str
+    cls: str
+    found: dict[str, bool]
+    alarmed: dict[str, bool]
+    claims: str
+    missing: str
+
+
+def points(spec: Spec) -> list[Point]:
+    """Three points with ordinary values and no empty tensor, the first ones that our own strategy draws."""
+    kept: list[Case] = []
+
+    @settings(max_examples=60, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    @settings(suppress_health_check=list(HealthCheck))
+    @given(cases(spec, "vjp", dtype=(spec.dtypes or ("float64",))[0]))
+    def collect(case: Case) -> None:
+        kept.append(case)
+
+    collect()
+    drawn = (materialise(spec, case) for case in kept if {v for _, v in case.values} <= {"normal"})
+    full = [p for p in drawn if all(t is None or t.numel() > 1 for t in p.primals.values())]
+    return full[:POINTS]
+
+
+def called(spec: Spec, point: Point) -> tuple[Fn, Tensors]:
+    """The op as a callable of its differentiable primals, everything else bound."""
+    op: Any = spec.op
+    apply = op.apply if isinstance(op, type) and issubclass(op, torch.autograd.Function) else op
+    names = [n for n in spec.differentiable() if point.primals[n] is not None]
+
+    def fn(*inputs: torch.Tensor) -> Any:
+        values = {**point.primals, **point.kwargs, **dict(zip(names, inputs, strict=True))}
+        out = apply(*(values[n] for n in spec.order))
+        outputs = (out,) if isinstance(out, torch.Tensor) else tuple(out)
+        return tuple(y for i, y in enumerate(outputs) if y.is_floating_point() and i not in spec.nondiff)
+
+    return fn, tuple(point.primals[n].detach().clone().requires_grad_() for n in names)  # type: ignore[union-attr]
+
+
+def rivals_fail(spec: Spec) -> dict[str, bool]:
+    """Whether gradcheck slow, fast and with all flags fails the op at any of its points."""
+    drawn = points(spec)
+    assert drawn, f"{spec.name}: no ordinary point was drawn"
+    return {name: any(_fails(name, *called(spec, p)) for p in drawn) for name in RIVALS}
+
+
+def _fails(name: str, fn: Fn, inputs: Tensors) -> bool:
+    if name != "all flags":
+        return gradcheck(fn, inputs, fast=name == "fast").outcome == "FAIL"
+    flags = {"check_batched_grad": True, "check_grad_dtypes": True}
+    return gradcheck(fn, inputs, fast=False, **flags).outcome == "FAIL" or not _twice(fn, inputs)
+
+
+def _twice(fn: Fn, inputs: Tensors) -> bool:
+    """Gradgradcheck, where the op lets itself be differentiated twice: a refusal is no fault."""
+    out = [y for y in fn(*inputs) if y.requires_grad]
+    rng = generator("gradgradcheck")
+    u = tuple(torch.randn(y.shape, generator=rng, dtype=y.dtype).requires_grad_() for y in out)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            grads = torch.autograd.grad(out, inputs, u, create_graph=True, allow_unused=True)
+            if not any(g is not None and g.requires_grad for g in grads):
+                return True
+            sum(g.sum() for g in grads if g is not None and g.requires_grad).backward()  # type: ignore[union-attr]
+    except RuntimeError as error:
+        if "once_differentiable" in str(error) or "does not require grad" in str(error):
+            return True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.autograd.gradgradcheck(fn, inputs, gen_non_contig_grad_outputs=True)
+    except Exception:  # noqa: BLE001 - whatever it raises is its verdict
+        return False
+
+
+def ours(spec: Spec, seed: int) -> dict[str, str]:
+    """Claim -> outcome (and code) of our own run, profile dev."""
+    from gradverify.engine.verify import verify
+    from gradverify.records.policy import Plan, Policy
+
+    results = list(verify(spec, Plan(seed=seed), Policy()))
+    return {r.claim: f"{r.outcome.name} {r.code}".strip() for r in results}
+
+
+def rows(only: str, seed: int) -> Iterator[Row]:
+    """Every fault whose name contains `only`."""
+    for fault in suite():
+        if only not in fault.name:
+            continue
+        wrong, right = ours(fault.wrong, seed), ours(fault.right, seed)
+        failed = {c for c, said in wrong.items() if said.startswith("FAIL")}
+        alarms = {c: said for c, said in right.items() if said.startswith(("FAIL", "ERROR"))}
+        lost = set(fault.must_fail) - failed
+        row = Row(
+            name=fault.name,
+            cls=fault.cls,
+            found={"gradverify": not lost, **rivals_fail(fault.wrong)},
+            alarmed={"gradverify": bool(alarms), **rivals_fail(fault.right)},
+            claims=", ".join(sorted(failed)),
+            missing=_missing(lost, wrong, alarms),
+        )
+        yield row
+
+
+def suite() -> tuple[Any, ...]:
+    """All faults of tests/faults."""
+    from tests.faults.table import FAULTS
+
+    return tuple(FAULTS)
+
+
+def _missing(lost: set[str], wrong: dict[str, str], alarms: dict[str, str]) -> str:
+    words = [f"wrong op: {c} is {wrong.get(c, 'absent')}" for c in sorted(lost)]
+    return "; ".join([*words, *(f"twin: {c} is {said}" for c, said in alarms.items())])
+
+
+def report(done: list[Row]) -> str:
+    """Class by class: faults found and twins failed by each judge."""
+    by_class = defaultdict(list)
+    for row in done:
+        by_class[row.cls].append(row)
+    lines = [_line(cls, group) for cls, group in by_class.items()] + [_line("**all**", done)]
+    head = ["class", "faults", "found: ours / slow / fast / all flags", "twins failed: ours / slow / fast / all flags"]
+    odd = {r.name: r.missing for r in done if r.missing}
+    return "\n\n".join([table(head, lines), "Ours, not as it should be:", bullets(odd) or "None."])
+
+
+def _line(name: str, group: list[Row]) -> list[object]:
+    judges = ("gradverify", *RIVALS)
+    found = " / ".join(str(sum(r.found[j] for r in group)) for j in judges)
+    alarmed = " / ".join(str(sum(r.alarmed[j] for r in group)) for j in judges)
+    return [name, len(group), found, alarmed]
+
+
+def main() -> None:
+    """Run the suite and publish."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--only", default="")
+    parse.add_argument("--seed", type=int, default=0)
+    options = parse.parse_args()
+    done = []
+    for row in rows(options.only, options.seed):
+        done.append(row)
+        print(f"{row.cls:18} {row.name:34} found {row.found} alarms {row.alarmed} {row.missing}", flush=True)
+    text = report(done)
+    if options.only:
+        print(text)
+    else:
+        publish("faults", text, {"seed": options.seed, "rows": [vars(r) for r in done]})
+
+
+if __name__ == "__main__":
+    main()

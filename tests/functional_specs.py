@@ -1,0 +1,109 @@
+"""Twenty functions of `torch.nn.functional` as specs: name, callable, shapes, domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from gradverify.records.spec import Arg, Dim, Domain, Spec
+
+BOOLEAN = Domain(kind="boolean")
+NONEMPTY = Dim(lo=1)
+
+
+def signs(flags):
+    """True is +1, False is -1."""
+    return torch.where(flags, 1.0, -1.0)
+
+
+def batch_norm(x, weight, bias):
+    return functional.batch_norm(x, None, None, weight, bias, training=True)
+
+
+def layer_norm(x, weight, bias):
+    return functional.layer_norm(x, x.shape[-1:], weight, bias)
+
+
+def cosine_embedding_loss(x, y, same, margin=0.2):
+    return functional.cosine_embedding_loss(x, y, signs(same), margin=margin)
+
+
+def margin_ranking_loss(x, y, first, margin=0.3):
+    return functional.margin_ranking_loss(x, y, signs(first), margin=margin)
+
+
+def adaptive_avg_pool2d(x):
+    return functional.adaptive_avg_pool2d(x, (2, 3))
+
+
+def fold(x):
+    return functional.fold(x, (4, 4), 2)
+
+
+def spec(name: str, op: Any, *args: Arg, **fields: Any) -> Spec:
+    """A spec whose letters all start at size 1."""
+    letters = {w.strip("*") for a in args for w in a.shape.split() if w.strip("*").isalpha()}
+    dims = {letter: NONEMPTY for letter in letters} | fields.pop("dims", {})
+    return Spec(name=name, op=op, args=args, dims=dims, **fields)
+
+
+def x(shape: str = "*b n", name: str = "x", domain: Domain = Domain()) -> Arg:
+    """A floating argument."""
+    return Arg(name=name, shape=shape, domain=domain)
+
+
+def flag(name: str, shape: str) -> Arg:
+    """A boolean argument."""
+    return Arg(name=name, shape=shape, domain=BOOLEAN, role="mask", dtype="bool")
+
+
+def label(shape: str, of: str) -> Arg:
+    """A class label."""
+    return Arg(name="target", shape=shape, domain=Domain(kind="index", of=of), role="integer", dtype="int64")
+
+
+FUNCTIONAL = (
+    spec("relu6", functional.relu6, Arg(name="input", shape="*b n")),
+    spec("elu", functional.elu, Arg(name="input", shape="*b n"), kwargs={"alpha": (1.0, 0.3)}),
+    spec("silu", functional.silu, Arg(name="input", shape="*b n")),
+    spec("gelu", functional.gelu, Arg(name="input", shape="*b n"), kwargs={"approximate": ("none", "tanh")}),
+    spec("softplus", functional.softplus, Arg(name="input", shape="*b n"), kwargs={"beta": (1.0, 2.0)}),
+    spec("hardshrink", functional.hardshrink, Arg(name="input", shape="*b n"), kwargs={"lambd": (0.5, 0.1)}),
+    spec("softshrink", functional.softshrink, Arg(name="input", shape="*b n"), kwargs={"lambd": (0.5, 0.1)}),
+    spec("hardsigmoid", functional.hardsigmoid, Arg(name="input", shape="*b n")),
+    spec("log_softmax", functional.log_softmax, Arg(name="input", shape="*b n"), kwargs={"dim": (-1,)}),
+    spec("softmax", functional.softmax, Arg(name="input", shape="b n"), kwargs={"dim": (0, 1)}),
+    spec("layer_norm", layer_norm, x("*b n"), x("n", "weight"), x("n", "bias")),
+    spec("batch_norm", batch_norm, x("b c"), x("c", "weight"), x("c", "bias"), dims={"b": Dim(lo=2)}),
+    spec(
+        "cross_entropy",
+        functional.cross_entropy,
+        x("b c", "input"),
+        label("b", "c"),
+        kwargs={"label_smoothing": (0.0, 0.1)},
+    ),
+    spec(
+        "cosine_embedding_loss",
+        cosine_embedding_loss,
+        x("b d"),
+        x("b d", "y"),
+        flag("same", "b"),
+        kwargs={"margin": (0.2,)},
+    ),
+    spec(
+        "margin_ranking_loss", margin_ranking_loss, x("b"), x("b", "y"), flag("first", "b"), kwargs={"margin": (0.3,)}
+    ),
+    spec("multi_margin_loss", functional.multi_margin_loss, x("b c", "input"), label("b", "c"), dims={"c": Dim(lo=2)}),
+    spec("conv3d", functional.conv3d, x("b i 3 3 4", "input"), x("o i 2 2 2", "weight")),
+    spec("adaptive_avg_pool2d", adaptive_avg_pool2d, x("b c h w")),
+    spec("fold", fold, x("b 8 9")),
+    spec(
+        "attention",
+        functional.scaled_dot_product_attention,
+        x("b n d", "query"),
+        x("b m d", "key"),
+        x("b m e", "value"),
+    ),
+)
