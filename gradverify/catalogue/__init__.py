@@ -1,0 +1,1 @@
+"""Ops to copy: every file stands alone and imports torch only."""
