@@ -1,0 +1,58 @@
+"""What the README tells a newcomer to write and to type works as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+QUICK_START = README.partition("## Quick start")[2].partition("\n## ")[0]
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of the quick start in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", QUICK_START, re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [line[2:].partition("  #")[0].strip() for block in blocks("console") for line in block.splitlines()]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project that holds what the quick start writes; the first line of each block names its file."""
+    for block in blocks("python"):
+        path = tmp_path / block.splitlines()[0].removeprefix("# ")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(block)
+    (tmp_path / "pyproject.toml").write_text("".join(blocks("toml")))
+    return tmp_path
+
+
+def test_the_quick_start_names_every_command() -> None:
+    assert {"check", "list", "show"} <= {command.split()[1] for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_quick_start_succeeds(command: str, project: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(["bash", "-c", command], cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_names_no_other_command() -> None:
+    told = subprocess.run([sys.executable, "-m", "gradverify", "--help"], capture_output=True, text=True, check=True)
+    named = set(re.findall(r"^\$ gradverify ([a-z]+)|`gradverify ([a-z]+)", README, re.MULTILINE))
+    assert named
+    assert {name for pair in named for name in pair if name not in told.stdout} == set()
+
+
+def test_every_link_leads_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
