@@ -39,6 +39,7 @@ _HOME = {
     "Outcome": "records.verdict",
     "Result": "records.verdict",
     "Run": "records.run",
+    "from_data": "cases.signatures",
     "spec": "cases.signatures",
     "frozen": "autodiff.frozen",
     "check": "api",

@@ -1,0 +1,334 @@
+"""From a signature to a Spec: `@gradverify.spec` over a typed reference, a bare op, or plain data."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, cast
+
+from gradverify.cases import shapes as shapes_
+from gradverify.cases.annotations import (
+    EMPTY,
+    Parameter,
+    argument,
+    documented,
+    enclosing_names,
+    is_empty,
+    op_parameters,
+    parameters,
+)
+from gradverify.cases.materialise import dtype_named
+from gradverify.errors import SpecError
+from gradverify.records.case import Scalar
+from gradverify.records.described import kind_of
+from gradverify.records.finding import Location
+from gradverify.records.spec import Arg, Contract, Dim, Example, Spec, Times, Tolerance, describe_callable, source_of
+from gradverify.records.vocabulary import ALL, one_of
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Unpack
+
+    DType = str | torch.dtype
+
+__all__ = ["from_data", "kind_of", "load", "resolved", "spec", "spec_from_op"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WAYS_OUT = (
+    "  name them:      --arg '{name}=*b k'   (`*b` any axes, `k` one axis, the same letter the same size; '' a scalar)\n"
+    '  annotate them:  {name}: Annotated[Tensor, "*b k"] in the signature of the op\n'
+    "  or declare them in a spec file: @gradverify.spec(op) over a typed reference function"
+)
+
+
+class Fields(TypedDict, total=False):
+    """What a spec may say beside its arguments and its contract; see `Spec` for each."""
+
+    name: str
+    kwargs: Mapping[str, Scalar | Sequence[Scalar]]
+    dims: Mapping[str, Dim | int]
+    where: Callable[..., bool]
+    inputs: Any
+    linear: bool
+    truth: Literal["differences", "reference"]
+    supports: Mapping[str, bool]
+    stochastic: bool
+    nondeterministic: bool
+    nondiff: Sequence[int | str]
+    dtypes: Sequence[DType]
+    devices: Sequence[str]
+    layouts: Sequence[str]
+    tol: Mapping[DType, Times | Tolerance]
+    digits: float
+    examples: Sequence[Example]
+    xfail: Mapping[str, str]
+
+
+if TYPE_CHECKING:
+
+    class TypedSpec(Spec, Generic[P, R]):
+        """A Spec that is called with the reference's own signature."""
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+def spec(
+    op: Any,
+    *,
+    backward_of: Callable[..., Any] | None = None,
+    vjp: Callable[..., Any] | None = None,
+    **more: Unpack[Fields],
+) -> Callable[[Callable[P, R]], TypedSpec[P, R]]:
+    """Make a Spec of a typed reference: its signature is the domain, its body the truth, its name the spec's.
+
+    Tensors: `Annotated[Tensor, "*b k", markers...]` or jaxtyping's `Float[Tensor, "*b k"]`; `| None` where None is a
+    documented value. Scalars: `bool`, `Literal`, `Annotated[float, gv.domain(lo, hi)]`, or any default. A body of `...`
+    or a docstring only: no reference, finite differences alone.
+    Raises SpecError, naming the field or argument, for what contradicts itself or the op.
+    """
+    contract = _contract(backward_of, vjp)
+    declared = _fields(dict(more))
+
+    def wrap(reference: Callable[P, R]) -> TypedSpec[P, R]:
+        name = declared.get("name") or reference.__name__
+        found = parameters(reference, enclosing_names(1))
+        args, kwargs = _declared(name, found or (), declared.get("kwargs", {}), hooked="inputs" in declared)
+        made = _spec(
+            _function(op),
+            args,
+            kwargs,
+            {**declared, "name": name},
+            contract=contract,
+            reference=None if is_empty(reference) else reference,
+            source=_defined_at(reference),
+            described_by="from the spec",
+        )
+        return cast("TypedSpec[P, R]", made)
+
+    return wrap
+
+
+def spec_from_op(
+    op: Any,
+    *,
+    name: str,
+    target: str,
+    shapes: Mapping[str, str],
+    kwargs: Mapping[str, Scalar | Sequence[Scalar]] | None = None,
+) -> Spec:
+    """The Spec of a bare op: arguments from the annotations of its forward, or from `shapes`, which stand before them.
+
+    A scalar is a keyword with its default; a boolean one is tried both ways.
+    Raises SpecError, starting with GV901, where the shape of an argument cannot be told.
+    """
+    op = _function(op)
+    found = op_parameters(op)
+    known = found if found is not None else tuple(Parameter(name=n) for n in (*shapes, *(kwargs or {})))
+    _refuse_unknown(target, "--arg", [*shapes, *(kwargs or {})], [p.name for p in known])
+    values = {n: _values(v) for n, v in (kwargs or {}).items()}
+    tensors = {p.name: argument(p, shape=shapes.get(p.name)) for p in known if p.name not in values}
+    scalars = values | {p.name: v for p in known if tensors.get(p.name, p) is None and (v := documented(p)) is not None}
+    missing = [p.name for p in known if tensors.get(p.name) is None and p.name not in scalars and _needed(p)]
+    if missing or not any(tensors.values()):
+        raise SpecError(_cannot_tell(target, missing or [p.name for p in known] or ["x"]))
+    origin = (
+        "from --arg" if shapes else f"from annotations on {'forward()' if hasattr(op, 'forward') else 'the signature'}"
+    )
+    args = tuple(a for a in tensors.values() if a is not None)
+    return _spec(op, args, scalars, {"name": name}, source=source_of(op), described_by=origin)
+
+
+def from_data(
+    op: Any,
+    args: Mapping[str, str | Arg],
+    *,
+    backward_of: Any = None,
+    vjp: Any = None,
+    reference: Any = None,
+    **more: Unpack[Fields],
+) -> Spec:
+    """A Spec from plain data: argument name -> shape, or an Arg for more than a shape.
+
+    `from_data("mypkg.ops:FusedLinear", {"x": "*b k", "w": "k n"}, dims={"k": gv.dim(1, 200, around=64)})`.
+    Raises SpecError, naming the field or argument, for what contradicts itself or the op.
+    """
+    declared = _fields(dict(more))
+    name = declared.get("name") or describe_callable(op).rpartition(":")[2]
+    listed = tuple(Arg(name=n, shape=a) if isinstance(a, str) else a for n, a in args.items())
+    contract = _contract(backward_of, vjp)
+    scalars = declared.get("kwargs", {})
+    fixed: dict[str, Any] = {"contract": contract, "reference": reference, "described_by": "from the spec"}
+    return _spec(_function(op), listed, scalars, {**declared, "name": name}, **fixed)
+
+
+def load(op: Any) -> Any:
+    """The op itself: what a `pkg.mod:attr` string names, or what was given.
+
+    Raises SpecError where the module or the attribute is missing.
+    """
+    if not isinstance(op, str):
+        return op
+    module, _, path = op.partition(":")
+    try:
+        value: Any = importlib.import_module(module)
+        for part in path.split("."):
+            value = getattr(value, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"{op}: cannot be loaded ({error}); name it as module:attribute.") from error
+    return _function(value)
+
+
+def resolved(spec: Spec) -> Spec:
+    """The spec with its lazy op loaded, and its order taken from that op. Raises SpecError where they do not fit."""
+    if not isinstance(spec.op, str):
+        return spec
+    op = load(spec.op)
+    return spec.with_(op=op, order=_order(spec.name, spec.order, op))
+
+
+def _function(op: Any) -> Any:
+    """`MyFunction.apply` stands for the Function."""
+    owner = getattr(op, "__self__", None)
+    return owner if isinstance(owner, type) and kind_of(owner) == "autograd.Function" else op
+
+
+def _contract(backward_of: Callable[..., Any] | None, vjp: Callable[..., Any] | None) -> Contract:
+    if backward_of is not None and vjp is not None:
+        raise SpecError("a spec has one contract: declare backward_of= or vjp=, not both.")
+    for kind, formula in (("backward_of", backward_of), ("vjp", vjp)):
+        if formula is not None and not callable(formula):
+            raise SpecError(f"{kind}= must be a function, got {formula!r}.")
+    if backward_of is not None:
+        return Contract(kind="backward_of", formula=backward_of)
+    return Contract() if vjp is None else Contract(kind="vjp", formula=vjp)
+
+
+def _declared(
+    name: str, found: Iterable[Parameter], given: Mapping[str, tuple[Scalar, ...]], *, hooked: bool
+) -> tuple[tuple[Arg, ...], dict[str, tuple[Scalar, ...]]]:
+    args: list[Arg] = []
+    kwargs: dict[str, tuple[Scalar, ...]] = {}
+    for p in found:
+        # With an `inputs=` hook the tensors bring their shapes.
+        tensor = None if p.name in given else argument(p, fallback="..." if hooked else None)
+        values = given.get(p.name) or documented(p)
+        if tensor is not None:
+            args.append(tensor)
+        elif values is not None:
+            kwargs[p.name] = values
+        elif _needed(p):
+            raise SpecError(
+                f'{name}: GV901 cannot tell the shapes of {p.name}; annotate it as {p.name}: Annotated[Tensor, "*b k"], '
+                "or, if it is no tensor, give it a default."
+            )
+    _refuse_unknown(name, "kwargs", given, kwargs)
+    return tuple(args), kwargs
+
+
+def _needed(parameter: Parameter) -> bool:
+    return parameter.default is EMPTY
+
+
+def _cannot_tell(target: str, names: Sequence[str]) -> str:
+    return f"GV901 cannot tell the shapes of {', '.join(names)} of {target}; three ways out:\n" + WAYS_OUT.format(
+        name=names[0]
+    )
+
+
+def _spec(
+    op: Any, args: tuple[Arg, ...], kwargs: Mapping[str, tuple[Scalar, ...]], declared: Mapping[str, Any], **fixed: Any
+) -> Spec:
+    known = {f.name for f in fields(Spec)}
+    given = {k: v for k, v in declared.items() if k in known} | fixed
+    names = (*(a.name for a in args), *kwargs)
+    order = _order(given["name"], _as_declared(names, given.get("reference")), op)
+    made = Spec(**{**given, "op": op, "args": args, "kwargs": dict(kwargs), "order": order})
+    if made.inputs is None:
+        shapes_.validate(made)
+    return made
+
+
+def _as_declared(names: tuple[str, ...], reference: Any) -> tuple[str, ...]:
+    """Names in the order of the reference's signature, where it has them all."""
+    found = [p.name for p in (parameters(reference) or ())] if reference is not None else []
+    return tuple(n for n in found if n in names) if set(names) <= set(found) else names
+
+
+def _order(name: str, names: tuple[str, ...], op: Any) -> tuple[str, ...]:
+    """The names of a spec in the order of its op: by name where they agree, else by position where the counts do."""
+    found = op_parameters(op)
+    if found is None:
+        return names
+    theirs = [p.name for p in found]
+    surplus = [p.name for p in found if p.name not in names and _needed(p)]
+    if set(names) <= set(theirs) and not surplus and _gapless(names, theirs):
+        return tuple(n for n in theirs if n in names)
+    if len(names) == len(theirs):
+        return names
+    strange = [n for n in names if n not in theirs]
+    what = (
+        f"has no {strange[0]!r}" if strange else f"also needs {(surplus or [n for n in theirs if n not in names])[0]!r}"
+    )
+    raise SpecError(f"{name}: the op takes ({', '.join(theirs)}) and {what}; declare the same arguments in the spec.")
+
+
+def _gapless(names: Iterable[str], theirs: Sequence[str]) -> bool:
+    """Whether the names are the first of theirs: a Function is called by position, so none may be skipped."""
+    wanted = set(names)
+    return set(theirs[: len(wanted)]) == wanted
+
+
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a spec in the form that the record keeps. Raises SpecError with did-you-mean for an unknown one."""
+    _refuse_unknown("spec", "spec", given, [*Fields.__annotations__, "backward_of", "vjp"])
+    return {k: _FORMS[k](v) if k in _FORMS else v for k, v in given.items()}
+
+
+def _refuse_unknown(owner: str, field: str, given: Iterable[str], known: Iterable[str]) -> None:
+    options = list(known)
+    for word in given:
+        if word not in options:
+            near = difflib.get_close_matches(word, options, n=1)
+            guess = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(options)}."
+            raise SpecError(f"{owner}: {field} does not know {word!r}{guess}")
+
+
+def _dtype(value: Any) -> str:
+    word = str(value).removeprefix("torch.")
+    dtype_named(word)
+    return word
+
+
+def _layouts(value: Iterable[str]) -> tuple[str, ...]:
+    names = _listed(value)
+    _refuse_unknown("spec", "layouts", names, ALL)
+    return names
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    return (value,) if isinstance(value, str | int) or not isinstance(value, Iterable) else tuple(value)
+
+
+def _values(value: Any) -> tuple[Scalar, ...]:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+_FORMS: Mapping[str, Callable[[Any], Any]] = {
+    "kwargs": lambda v: {n: _values(x) for n, x in v.items()},
+    "dims": lambda v: {n: one_of(d) if isinstance(d, int) else d for n, d in v.items()},
+    "nondiff": _listed,
+    "dtypes": lambda v: tuple(_dtype(d) for d in _listed(v)),
+    "devices": _listed,
+    "layouts": _layouts,
+    "tol": lambda v: {_dtype(d): t for d, t in v.items()},
+    "examples": _listed,
+}
+
+
+def _defined_at(function: Callable[..., Any]) -> Location | None:
+    code = getattr(function, "__code__", None)
+    return None if code is None else Location(file=code.co_filename, line=code.co_firstlineno)

@@ -1,0 +1,244 @@
+"""The Hypothesis strategy of a spec's cases: each claim varies one axis and leaves the others plain."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from gradverify.cases import layouts, shapes, values
+from gradverify.cases.materialise import datum, primals_from
+from gradverify.errors import SpecError
+from gradverify.records.case import Case, Datum, Scalar, Sizes
+from gradverify.records.spec import Arg, Spec
+from gradverify.records.vocabulary import ALL
+
+RANKS = (1, 0, 2, 2, 3)
+"""Numbers of axes of a variadic letter, the simplest first."""
+
+SEEDS = 2**16
+WORDS = 4
+"""Cotangent words drawn for a claim that varies them: how many outputs there are is not known before the op is called."""
+
+COTANGENT_LAYOUTS = (
+    "contiguous",
+    "transposed",
+    "permuted",
+    "sliced",
+    "offset",
+    "expanded",
+    layouts.STRIDE_ZERO,
+    "channels_last",
+)
+PARTIAL_WORDS = ("contiguous", "contiguous", "none", "unused")
+
+ABSENTEES = frozenset({"forward", "vjp", "partial"})
+"""Claims in which an optional argument may be None."""
+
+WILD = frozenset({"forward", "vjp"})
+"""Claims that draw every regime of values; `linear` draws the tame ones and their scalings, the others the tame ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is fixed before the first draw: which spec and claim, in which dtype, on which device, and the sizes."""
+
+    spec: Spec
+    claim: str
+    dtype: str
+    device: str
+    sizes: shapes.Outline
+
+
+def cases(spec: Spec, claim: str, *, dtype: str = "float64", device: str = "cpu") -> SearchStrategy[Case]:
+    """Cases of one claim. Nothing is filtered: `allowed` says which of them `where` refuses.
+
+    Draw order, which is the order of shrinking: dims, layouts, keywords, values, mask, cotangents, seed.
+    Raises SpecError where the spec contradicts itself.
+    """
+    return _cases(_plan(spec, claim, dtype, device))
+
+
+def allowed(spec: Spec, case: Case) -> bool:
+    """Whether `where` accepts the sizes and keywords of a case. Raises SpecError where it asks for an unknown name."""
+    if spec.where is None:
+        return True
+    offered = {**dict(case.dims), **dict(case.kwargs)}
+    parameters = inspect.signature(spec.where).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return bool(spec.where(**offered))
+    unknown = [p.name for p in parameters if p.name not in offered and p.default is p.empty]
+    if unknown:
+        raise SpecError(f"{spec.name}: where asks for {unknown[0]!r}; the sizes and keywords are {', '.join(offered)}.")
+    return bool(spec.where(**{p.name: offered[p.name] for p in parameters if p.name in offered}))
+
+
+def pinned(spec: Spec, claim: str, *, dtype: str = "float64", device: str = "cpu") -> tuple[Case, ...]:
+    """The pinned examples of a spec as cases of a claim; letters that an example leaves open take their least size.
+
+    Raises SpecError for a name that is neither a letter nor a keyword.
+    """
+    plan = _plan(spec, claim, dtype, device)
+    return tuple(_pinned(plan, {**e.dims, **e.kwargs}) for e in spec.examples)
+
+
+def _pinned(plan: Plan, given: Mapping[str, Any]) -> Case:
+    spec, known = plan.spec, plan.sizes.variadic
+    unknown = [n for n in given if n not in known and n not in spec.kwargs]
+    if unknown:
+        names = ", ".join([*known, *spec.kwargs])
+        raise SpecError(f"{spec.name}: an example gives {unknown[0]!r}; the letters and keywords are {names}.")
+    dims = {n: given.get(n, plan.sizes.least[n]) for n in known}
+    kwargs = {n: given.get(n, documented[0]) for n, documented in spec.kwargs.items()}
+    return _case(plan, dims=dims, kwargs=kwargs, differentiate=spec.differentiable())
+
+
+def _plan(spec: Spec, claim: str, dtype: str, device: str) -> Plan:
+    return Plan(spec=spec, claim=claim, dtype=dtype, device=device, sizes=shapes.outline(spec))
+
+
+def _case(plan: Plan, *, dims: Mapping[str, Sizes], kwargs: Mapping[str, Scalar], **fields: Any) -> Case:
+    return Case(
+        spec=plan.spec.name,
+        claim=plan.claim,
+        dtype=plan.dtype,
+        device=plan.device,
+        dims=tuple(sorted(dims.items())),
+        kwargs=tuple(kwargs.items()),
+        **fields,
+    )
+
+
+@st.composite
+def _cases(draw: DrawFn, plan: Plan) -> Case:
+    spec = plan.spec
+    hooked = spec.inputs is not None
+    dims = {} if hooked else _dims(draw, plan)
+    layout = _layouts(draw, plan, dims) if plan.claim == "layout" and not hooked else {}
+    kwargs = {n: draw(st.sampled_from(documented)) for n, documented in spec.kwargs.items()}
+    regimes = {} if hooked else _regimes(draw, plan, layout)
+    data, given = _data(draw, spec)
+    absent = {n for n, r in regimes.items() if r == values.ABSENT} | {n for n, d in data.items() if d is None}
+    return _case(
+        plan,
+        dims=dims,
+        kwargs=kwargs | given,
+        layouts=tuple(layout.items()),
+        values=tuple((n, r) for n, r in regimes.items() if r != "normal" and n not in data),
+        data=tuple(data.items()) or None,
+        differentiate=_mask(draw, plan.claim, tuple(n for n in spec.differentiable() if n not in absent)),
+        cotangents=_words(draw, plan.claim),
+        seed=draw(st.integers(0, SEEDS - 1)),
+    )
+
+
+def _dims(draw: DrawFn, plan: Plan) -> dict[str, Sizes]:
+    names = tuple(plan.sizes.variadic)
+    # At the edges one letter is extreme at a time, or all are: two extremes at once hide each other in empty tensors.
+    focus = draw(st.sampled_from((*names, "all"))) if plan.claim == "edges" and names else None
+    dims: dict[str, Sizes] = {}
+    for name in names:
+        sizes = plan.sizes.edges[name] if focus in (name, "all") else plan.sizes.ordinary[name]
+        several = plan.sizes.variadic[name]
+        dims[name] = _several(draw, plan, name, sizes, dims) if several else _one(draw, plan, name, sizes, dims)
+    for arg in plan.spec.args:
+        for axis in shapes.parse(arg.shape, arg.name):
+            if axis.broadcast:
+                dims[f"{arg.name}#{axis.key}"] = _broadcast(draw, shapes.axis_size(axis, dims))
+    return dims
+
+
+def _one(draw: DrawFn, plan: Plan, name: str, sizes: tuple[int, ...], dims: Mapping[str, Sizes]) -> int:
+    return draw(st.sampled_from(shapes.fitting(name, sizes, plan.sizes, known=dims)))
+
+
+def _several(draw: DrawFn, plan: Plan, name: str, sizes: tuple[int, ...], dims: Mapping[str, Sizes]) -> tuple[int, ...]:
+    drawn: tuple[int, ...] = ()
+    for _ in range(draw(st.sampled_from(RANKS))):
+        candidates = tuple((*drawn, n) for n in sizes)
+        drawn = draw(st.sampled_from(shapes.fitting(name, candidates, plan.sizes, known=dims)))
+    return drawn
+
+
+def _broadcast(draw: DrawFn, size: Sizes) -> Sizes:
+    if isinstance(size, tuple):
+        return tuple(draw(st.sampled_from((n, 1))) for n in size)
+    return draw(st.sampled_from((size, 1)))
+
+
+def _layouts(draw: DrawFn, plan: Plan, dims: Mapping[str, Sizes]) -> dict[str, str]:
+    names = {a.name: _offered(plan.spec, a, shapes.shape_of(a, dims)) for a in plan.spec.args}
+    drawn = {n: draw(st.sampled_from(offered)) for n, offered in names.items() if len(offered) > 1}
+    return {n: name for n, name in drawn.items() if name != "contiguous"}
+
+
+def _offered(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, ...]:
+    uneven = arg.domain.kind in ("prob", "spd") or arg.domain.avoid_ties or arg.strategy is not None
+    names = [n for n in spec.layouts or ALL if layouts.possible(shape, n) and not (n == "expanded" and uneven)]
+    return tuple(dict.fromkeys(("contiguous", *names)))
+
+
+def _regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict[str, str]:
+    """One argument at a time is out of the ordinary, or each on its own; so most cases can be judged."""
+    names = tuple(a.name for a in plan.spec.args)
+    focus = draw(st.sampled_from(("", "", *names, *(("each",) if len(names) > 1 else ())))) if names else ""
+    return {
+        a.name: values.REPEATED if layout.get(a.name) == "expanded" else draw(st.sampled_from(choices))
+        for a in plan.spec.args
+        if (choices := _choices(plan, a, wild=focus in (a.name, "each")))
+    }
+
+
+def _choices(plan: Plan, arg: Arg, *, wild: bool) -> tuple[str, ...]:
+    if wild and plan.claim in WILD:
+        offered = values.regimes(arg.domain, plan.dtype)
+    else:
+        offered = values.tame(arg.domain, scaled=wild and plan.claim == "linear", dtype=plan.dtype)
+    return (values.ABSENT, *offered) if arg.optional and plan.claim in ABSENTEES else offered
+
+
+def _data(draw: DrawFn, spec: Spec) -> tuple[dict[str, Datum | None], dict[str, Any]]:
+    own = [a for a in spec.args if a.strategy is not None and spec.inputs is None]
+    if spec.inputs is None and not own:
+        return {}, {}
+    # What the user's code draws from the global generator must replay too; its state is restored after.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(draw(st.integers(0, SEEDS - 1)))
+        if spec.inputs is not None:
+            return primals_from(spec, _inputs(draw, spec.inputs))
+        return {a.name: _own(draw(a.strategy), spec, a) for a in own}, {}
+
+
+def _inputs(draw: DrawFn, inputs: Any) -> Mapping[str, Any]:
+    given = draw(inputs) if isinstance(inputs, SearchStrategy) else inputs(draw)
+    if not isinstance(given, Mapping):
+        raise SpecError(f"inputs= gave {type(given).__name__}; give a dict of argument name -> tensor.")
+    return given
+
+
+def _own(value: Any, spec: Spec, arg: Arg) -> Datum | None:
+    if value is None and arg.optional:
+        return None
+    if not isinstance(value, torch.Tensor):
+        raise SpecError(f"{spec.name}: the strategy of {arg.name!r} gave {type(value).__name__}; give one of tensors.")
+    return datum(value)
+
+
+def _mask(draw: DrawFn, claim: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    if claim != "partial" or len(names) < 2:
+        return names
+    subsets = [s for k in range(1, len(names) + 1) for s in itertools.combinations(names, k)]
+    return draw(st.sampled_from(subsets))
+
+
+def _words(draw: DrawFn, claim: str) -> tuple[str, ...]:
+    words = {"layout": COTANGENT_LAYOUTS, "partial": PARTIAL_WORDS}.get(claim)
+    if words is None:
+        return ()
+    return tuple(draw(st.sampled_from(words)) for _ in range(WORDS if claim == "partial" else 2))

@@ -1,0 +1,332 @@
+"""Regimes of values: what the numbers in an argument are like, as far as its domain allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+
+import torch
+from torch import Generator, Tensor
+
+from gradverify.records.spec import Domain
+
+F64 = torch.float64
+
+POWERS = tuple(p for p in range(-6, 7) if p)
+SCALED = {f"scaled 1e{p:+d}": 10.0**p for p in POWERS}
+SHIFT = 1e3
+SATURATED = (20.0, 100.0)
+
+REPEATED = "repeated"
+"""Constant along the axis that the layout `expanded` gives stride 0; drawn together with that layout only."""
+
+ABSENT = "none"
+"""An optional argument is None."""
+
+MARGIN = 0.05
+"""Distance kept from a point to avoid, relative to max(1, |point|): more than finite differences step at first (2^-9)."""
+
+GAP = 0.05
+"""Least distance between two entries under `avoid_ties`, for entries of size 1."""
+
+COMMON = {
+    "ones": 1,
+    "decimals": 3,
+    "ramp": 1,
+    "normal": 16,
+    "zeros": 1,
+    "ties": 1,
+    "bounds": 1,
+    "saturated": 1,
+    "shifted": 1,
+}
+"""How often each regime is offered, the simplest first; each scale is offered once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """What a regime is filled from: shape, generator, domain, and for `index` the size, for `prob` the axis."""
+
+    shape: tuple[int, ...]
+    generator: Generator
+    domain: Domain
+    size: int = 1
+    axis: int = -1
+
+    def normal(self) -> Tensor:
+        """Standard normal numbers, float64 on the CPU."""
+        return torch.randn(self.shape, generator=self.generator, dtype=F64)
+
+    def uniform(self, lo: float, hi: float) -> Tensor:
+        """Uniform numbers of [lo, hi)."""
+        return lo + (hi - lo) * torch.rand(self.shape, generator=self.generator, dtype=F64)
+
+    def integer(self, lo: int, hi: int) -> Tensor:
+        """Integers lo to hi inclusive, as float64."""
+        return torch.randint(lo, max(hi, lo) + 1, self.shape, generator=self.generator).to(F64)
+
+    def pick(self, *values: float) -> Tensor:
+        """Each entry one of these values."""
+        return torch.tensor(values, dtype=F64)[self.integer(0, len(values) - 1).long()]
+
+    def ramp(self) -> Tensor:
+        """1/n, 2/n, ... 1 in row-major order."""
+        n = math.prod(self.shape)
+        return (torch.arange(1, n + 1, dtype=F64) / max(n, 1)).reshape(self.shape)
+
+
+@lru_cache(maxsize=256)
+def regimes(domain: Domain, dtype: str) -> tuple[str, ...]:
+    """Names of the regimes that a domain can do in a floating dtype; the simplest first, common ones repeated."""
+    offered = [name for name, times in COMMON.items() if _offers(domain, name) for _ in range(times)]
+    return (*offered, *(name for name in SCALED if _offers_scale(domain, SCALED[name], dtype)))
+
+
+@lru_cache(maxsize=256)
+def tame(domain: Domain, *, scaled: bool = False, dtype: str = "float64") -> tuple[str, ...]:
+    """The regimes that trouble no op: short decimals and normal numbers; and their scalings where these are asked for."""
+    wanted = {"decimals": 1, "normal": 4}
+    offered = [name for name, times in wanted.items() if _offers(domain, name) for _ in range(times)]
+    return (*offered, *(n for n in SCALED if scaled and _offers_scale(domain, SCALED[n], dtype)))
+
+
+def _offers(domain: Domain, name: str) -> bool:
+    if name == "normal":
+        return True
+    if domain.kind not in ("real", "positive"):
+        return name in _SPECIAL[domain.kind]
+    if domain.avoid_ties and name in ("ones", "zeros", "ties", "bounds"):
+        return False
+    match name:
+        case "zeros":
+            return _inside(domain, 0.0)
+        case "ones":
+            return _inside(domain, 1.0)
+        case "saturated":
+            return _reaches(domain, SATURATED[1])
+        case "shifted":
+            return domain.hi is None or domain.hi > SHIFT + 10
+        case "decimals":
+            return _span(domain) > 0.5
+        case _:
+            return True
+
+
+def _offers_scale(domain: Domain, scale: float, dtype: str) -> bool:
+    if domain.kind not in ("real", "positive") or (0.0 in domain.avoid and scale < 1):
+        return False
+    limits = torch.finfo(getattr(torch, dtype))
+    representable = limits.smallest_normal * 100 < scale < limits.max / 100
+    sides = [b for b in (domain.lo, domain.hi) if b is not None]
+    return representable and all(b == 0.0 or abs(b) >= 10 * scale for b in sides) and _wide(domain)
+
+
+def _wide(domain: Domain) -> bool:
+    return (domain.lo is None or domain.lo <= 0) and (domain.hi is None or domain.hi >= 0)
+
+
+def _reaches(domain: Domain, size: float) -> bool:
+    return (
+        domain.hi is None or domain.hi >= size or (domain.kind == "real" and (domain.lo is None or domain.lo <= -size))
+    )
+
+
+def _lowest(domain: Domain) -> float:
+    if domain.kind == "positive":
+        return max(domain.lo or 0.0, 0.0)
+    return -math.inf if domain.lo is None else domain.lo
+
+
+def _highest(domain: Domain) -> float:
+    return math.inf if domain.hi is None else domain.hi
+
+
+def _span(domain: Domain) -> float:
+    return _highest(domain) - _lowest(domain)
+
+
+def _inside(domain: Domain, value: float) -> bool:
+    if domain.kind == "positive" and value <= 0:
+        return False
+    lo, hi = (-math.inf if domain.lo is None else domain.lo), _highest(domain)
+    return lo <= value <= hi and all(abs(value - p) >= _margin(domain, p) for p in domain.avoid)
+
+
+def fill(regime: str, draw: Draw) -> Tensor:
+    """Values of a regime inside the domain, float64 on the CPU.
+
+    Raises KeyError for a regime that the domain does not offer.
+    """
+    kind = draw.domain.kind
+    if kind not in ("real", "positive"):
+        return _SPECIAL[kind][regime](draw)
+    values = _scaled(regime, draw) if regime in SCALED else _REAL[regime](draw)
+    if draw.domain.avoid_ties:
+        values = _apart(values, scale=SCALED.get(regime, 1.0))
+    return _away(_fit(values, regime, draw), draw.domain)
+
+
+def _scaled(regime: str, draw: Draw) -> Tensor:
+    return _normal(draw) * SCALED[regime]
+
+
+def _normal(draw: Draw) -> Tensor:
+    # Log-normal where only positive numbers are: no entry is so small that it is a case of its own.
+    return (0.5 * draw.normal()).exp() if draw.domain.kind == "positive" else draw.normal()
+
+
+def _saturated(draw: Draw) -> Tensor:
+    size = draw.uniform(*SATURATED)
+    sides = [s for s, able in ((1.0, _highest(draw.domain) > 0), (-1.0, _lowest(draw.domain) < 0)) if able]
+    return size * draw.pick(*sides)
+
+
+def _bounds(draw: Draw) -> Tensor:
+    domain = draw.domain
+    ends = [b for b in (domain.lo, domain.hi) if b is not None and not (domain.kind == "positive" and b <= 0)]
+    points = ends or [v for v in (0.0, 1.0, -1.0) if _inside(domain, v)] or [2.0]
+    inner = _fit(_normal(draw), "normal", draw)
+    return torch.where(draw.pick(0, 1) > 0, draw.pick(*points), inner)
+
+
+def _zeros(draw: Draw) -> Tensor:
+    # All of them in one draw of four, else about half.
+    keep = (
+        draw.pick(0.0, 1.0)
+        if float(torch.rand((), generator=draw.generator)) > 0.25
+        else torch.zeros(draw.shape, dtype=F64)
+    )
+    return _normal(draw) * keep
+
+
+def _ties(draw: Draw) -> Tensor:
+    return draw.pick(0.5, 1.5, 2.0) if draw.domain.kind == "positive" else draw.pick(-1.0, 0.5, 2.0)
+
+
+def _decimals(draw: Draw) -> Tensor:
+    if draw.domain.kind == "positive":
+        return draw.integer(1, 300) / 100
+    return draw.integer(-300, 300) / 100
+
+
+def _fit(values: Tensor, regime: str, draw: Draw) -> Tensor:
+    """Values into the bounds: what lies in them stays, unless many lie outside, then all are mapped onto them."""
+    lo, hi = _lowest(draw.domain), _highest(draw.domain)
+    if values.numel() == 0 or (bool((values >= lo).all()) and bool((values <= hi).all())):
+        return values
+    if regime in ("bounds", "zeros"):
+        return values.clamp(lo, hi)
+    if math.isinf(lo) or math.isinf(hi):
+        return lo + (values - lo).abs() if math.isinf(hi) else hi - (values - hi).abs()
+    if regime == "saturated":
+        return values.clamp(lo, hi)
+    mapped = lo + (hi - lo) * _unit(values)
+    short = ((mapped * 100).round() / 100).clamp(lo if lo else min(0.01, hi), hi)
+    return short if regime in ("decimals", "ones") and not draw.domain.avoid_ties else mapped
+
+
+def _unit(values: Tensor) -> Tensor:
+    """A monotone map of the reals into (0, 1), steep enough to use all of it."""
+    unit: Tensor = torch.special.ndtr(values.clamp(-3.0, 3.0))
+    return unit
+
+
+def _apart(values: Tensor, *, scale: float) -> Tensor:
+    """Values in the same order with gaps of GAP between neighbours, equal ones in any order."""
+    order = values.reshape(-1).argsort(stable=True).argsort()
+    # Bounded domains map (-3, 3) onto themselves: many entries share that room.
+    room = min(GAP, 4.0 / max(values.numel(), 1))
+    return values.clamp(-3 * scale, 3 * scale) * 0.25 + (room * scale * (order - values.numel() / 2)).reshape(
+        values.shape
+    )
+
+
+def _away(values: Tensor, domain: Domain) -> Tensor:
+    """Values within the margin of a point to avoid, moved off it to their own side, or to the side inside the bounds."""
+    lo, hi = _lowest(domain), _highest(domain)
+    for point in domain.avoid:
+        margin = _margin(domain, point)
+        gap = values - point
+        side = torch.where(gap < 0, -1.0, 1.0)
+        side = torch.where(point + 2 * margin * side > hi, -1.0, torch.where(point + 2 * margin * side < lo, 1.0, side))
+        values = torch.where(gap.abs() < margin, point + side * (margin + gap.abs()), values)
+    return values
+
+
+def _margin(domain: Domain, point: float) -> float:
+    others = [abs(point - p) for p in (*domain.avoid, domain.lo, domain.hi) if p is not None and p != point]
+    return min([MARGIN * max(1.0, abs(point)), *(d / 4 for d in others)])
+
+
+def _softmax(draw: Draw, sharpness: float) -> Tensor:
+    return torch.softmax(sharpness * draw.normal(), draw.axis) if draw.shape else torch.ones((), dtype=F64)
+
+
+def _spd(draw: Draw, noise: float) -> Tensor:
+    n = draw.shape[-1]
+    root = draw.normal()
+    return torch.eye(n, dtype=F64).expand(draw.shape) + noise * (root @ root.mT) / max(n, 1)
+
+
+def _limits(draw: Draw) -> tuple[int, int]:
+    domain = draw.domain
+    if domain.kind == "index":
+        return 0, max(draw.size - 1, 0)
+    lo = -5 if domain.lo is None else math.ceil(domain.lo)
+    return lo, lo + 10 if domain.hi is None else math.floor(domain.hi)
+
+
+def _constant(draw: Draw, value: float) -> Tensor:
+    lo, hi = _limits(draw)
+    return torch.full(draw.shape, min(max(value, lo), hi), dtype=F64)
+
+
+def _integer_ramp(draw: Draw) -> Tensor:
+    lo, hi = _limits(draw)
+    return (lo + torch.arange(math.prod(draw.shape)) % (hi - lo + 1)).reshape(draw.shape).to(F64)
+
+
+Regime = Callable[[Draw], Tensor]
+
+_REAL: Mapping[str, Regime] = MappingProxyType(
+    {
+        "ones": lambda d: torch.ones(d.shape, dtype=F64),
+        "decimals": _decimals,
+        "ramp": Draw.ramp,
+        "normal": _normal,
+        "zeros": _zeros,
+        "ties": _ties,
+        "bounds": _bounds,
+        "saturated": _saturated,
+        "shifted": lambda d: _normal(d) + SHIFT,
+    }
+)
+_INTEGER: Mapping[str, Regime] = MappingProxyType(
+    {
+        "ones": lambda d: _constant(d, 1.0),
+        "ramp": _integer_ramp,
+        "normal": lambda d: d.integer(*_limits(d)),
+        "zeros": lambda d: _constant(d, 0.0),
+        "bounds": lambda d: d.pick(*_limits(d)),
+    }
+)
+_SPECIAL: Mapping[str, Mapping[str, Regime]] = MappingProxyType(
+    {
+        "index": _INTEGER,
+        "integers": _INTEGER,
+        "boolean": {
+            "ones": lambda d: torch.ones(d.shape, dtype=F64),
+            "normal": lambda d: d.pick(0.0, 1.0),
+            "zeros": lambda d: torch.zeros(d.shape, dtype=F64),
+        },
+        "prob": {
+            "ones": lambda d: _softmax(d, 0.0),
+            "normal": lambda d: _softmax(d, 1.0),
+            "saturated": lambda d: _softmax(d, 8.0),
+        },
+        "spd": {"ones": lambda d: _spd(d, 0.0), "normal": lambda d: _spd(d, 1.0)},
+    }
+)
