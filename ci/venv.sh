@@ -13,6 +13,8 @@ venv=$root/.venv
 python=$venv/bin/python
 supported="3.10 3.11 3.12 3.13 3.14"
 
+trap 'exit 130' INT
+
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$@"; exit 2; }
 
