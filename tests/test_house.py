@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = sorted(path for path in [*ROOT.glob("ci/*"), ROOT / ".ci/run"] if path.is_file() and path.suffix == "")
+SCRIPTS = sorted(path for path in [*ROOT.glob("ci/**/*"), ROOT / ".ci/run"] if path.is_file() and path.suffix == "")
 
 # Tells its version, makes a "venv" that is a copy of itself, and writes down whatever else it is told to run.
 INTERPRETER = """#!/bin/bash
