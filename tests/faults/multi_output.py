@@ -1,0 +1,157 @@
+"""One output's gradient is dropped, swapped, or right only when it comes alone."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch.autograd import Function
+
+from tests.faults.record import NONEMPTY, POSITIVE, SMALL, arg, pair
+
+fault = partial(pair, cls="multi-output")
+
+
+def attention_with_lse(s, v):
+    """softmax(s) v and the logsumexp of s: [n m], [m d] -> [n d], [n]."""
+    return torch.softmax(s, -1) @ v, torch.logsumexp(s, -1)
+
+
+class AttentionWithLse(Function):
+    @staticmethod
+    def forward(ctx, s, v):
+        out, lse = attention_with_lse(s, v)
+        ctx.save_for_backward(s, v, out, lse)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx, g, g_lse):
+        s, v, out, lse = ctx.saved_tensors
+        p = torch.exp(s - lse[:, None])
+        delta = (g * out).sum(-1) - g_lse
+        return p * (g @ v.T - delta[:, None]), p.T @ g
+
+
+class AttentionLseDropped(AttentionWithLse):
+    """The logsumexp is taken for a by-product."""
+
+    @staticmethod
+    def backward(ctx, g, g_lse):
+        return AttentionWithLse.backward(ctx, g, torch.zeros_like(g_lse))
+
+
+def spread_and_mean(x):
+    """Variance and mean of rows: [b n] -> [b], [b]."""
+    return torch.var_mean(x, -1, unbiased=False)
+
+
+class SpreadAndMean(Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return spread_and_mean(x)
+
+    @staticmethod
+    def backward(ctx, g_var, g_mean):
+        (x,) = ctx.saved_tensors
+        centred = x - x.mean(-1, keepdim=True)
+        return (2 * g_var[:, None] * centred + g_mean[:, None]) / max(x.shape[-1], 1)
+
+
+class SpreadAndMeanOverwritten(SpreadAndMean):
+    """The second output's gradient replaces the first's where it has to be added."""
+
+    @staticmethod
+    def backward(ctx, g_var, g_mean):
+        alone = torch.where(g_mean != 0, torch.zeros_like(g_var), g_var)
+        return SpreadAndMean.backward(ctx, alone, g_mean)
+
+
+def polar(r, angle):
+    return r * torch.cos(angle), r * torch.sin(angle)
+
+
+class Polar(Function):
+    @staticmethod
+    def forward(ctx, r, angle):
+        ctx.save_for_backward(r, angle)
+        return polar(r, angle)
+
+    @staticmethod
+    def backward(ctx, gx, gy):
+        r, angle = ctx.saved_tensors
+        c, s = torch.cos(angle), torch.sin(angle)
+        return gx * c + gy * s, r * (gy * c - gx * s)
+
+
+class PolarSwapped(Polar):
+    """The two cotangents are swapped."""
+
+    @staticmethod
+    def backward(ctx, gx, gy):
+        return Polar.backward(ctx, gy, gx)
+
+
+def split_sort(x):
+    """Sorted rows, and where they came from, which is an integer output: [b n] -> [b n], [b n]."""
+    return tuple(torch.sort(x, -1))
+
+
+class SplitSort(Function):
+    @staticmethod
+    def forward(ctx, x):
+        y, where = split_sort(x)
+        ctx.save_for_backward(where)
+        ctx.mark_non_differentiable(where)
+        return y, where
+
+    @staticmethod
+    def backward(ctx, g, _):
+        (where,) = ctx.saved_tensors
+        return torch.zeros_like(g).scatter(-1, where, g)
+
+
+class SplitSortGathers(SplitSort):
+    """Applies the permutation where its inverse belongs: equal up to two elements."""
+
+    @staticmethod
+    def backward(ctx, g, _):
+        (where,) = ctx.saved_tensors
+        return g.gather(-1, where)
+
+
+FAULTS = (
+    fault(
+        "logsumexp_gradient_dropped",
+        wrong=AttentionLseDropped,
+        right=AttentionWithLse,
+        args=[arg("s", "n m"), arg("v", "m d")],
+        dims={"m": NONEMPTY},
+        reference=attention_with_lse,
+        source="Dao-AILab/flash-attention#889",
+    ),
+    fault(
+        "second_output_overwrites",
+        wrong=SpreadAndMeanOverwritten,
+        right=SpreadAndMean,
+        args=[arg("x", "b n")],
+        dims={"n": NONEMPTY},
+        reference=spread_and_mean,
+        note="both outputs used",
+    ),
+    fault(
+        "cotangents_swapped",
+        wrong=PolarSwapped,
+        right=Polar,
+        args=[arg("r", "*b", POSITIVE), arg("angle", "*b", SMALL)],
+        reference=polar,
+    ),
+    fault(
+        "inverse_permutation",
+        wrong=SplitSortGathers,
+        right=SplitSort,
+        args=[arg("x", "b n")],
+        reference=split_sort,
+        note="three elements or more",
+    ),
+)

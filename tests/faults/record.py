@@ -1,0 +1,100 @@
+"""One fault: an op with a wrong backward and its correct twin, under the same spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gradverify.records.spec import Arg, Contract, Dim, Domain, Role, Spec
+
+POSITIVE = Domain(lo=0.1, hi=4.0)
+BOOLEAN = Domain(kind="boolean")
+SMALL = Domain(lo=-3.0, hi=3.0)
+ANY = Domain()
+NONEMPTY = Dim(lo=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A wrong backward, what must see it, and its twin.
+
+    Attributes:
+        name: unique; the name of the wrong spec, `<name>_twin` is the right one.
+        cls: class of the taxonomy.
+        primary: the claim whose report should lead.
+        must_fail: every claim that has to FAIL, the primary one among them.
+        source: public issue that it is modelled on; empty: from the taxonomy.
+        wrong: spec of the wrong op.
+        right: spec of the twin, which must neither FAIL nor be an ERROR under any claim.
+        code: code of the primary result where it is sharper than the family's.
+        note: what it takes to see it.
+        unresolved: why the twin may be INCONCLUSIVE; empty: it may not.
+    """
+
+    name: str
+    cls: str
+    primary: str
+    must_fail: tuple[str, ...]
+    source: str
+    wrong: Spec
+    right: Spec
+    code: str | None = None
+    note: str = ""
+    unresolved: str = ""
+
+
+def arg(name: str, shape: str, domain: Domain = ANY, *, role: Role = "differentiable", dtype: str | None = None):
+    """One argument; `x` of shape `b n` is `arg("x", "b n")`."""
+    return Arg(name=name, shape=shape, domain=domain, role=role, dtype=dtype)
+
+
+def mask(name: str, shape: str) -> Arg:
+    """A boolean argument."""
+    return Arg(name=name, shape=shape, domain=BOOLEAN, role="mask", dtype="bool")
+
+
+def integers(name: str, shape: str, *, lo: int, hi: int) -> Arg:
+    """An integer argument with values from lo to hi inclusive."""
+    return Arg(name=name, shape=shape, domain=Domain(kind="integers", lo=lo, hi=hi), role="integer", dtype="int64")
+
+
+def index(name: str, shape: str, of: str) -> Arg:
+    """An index argument into the axis `of`."""
+    return Arg(name=name, shape=shape, domain=Domain(kind="index", of=of), role="integer", dtype="int64")
+
+
+def backward_of(formula: Any) -> Contract:
+    """The contract of a stand-in."""
+    return Contract(kind="backward_of", formula=formula)
+
+
+def pair(
+    name: str,
+    *,
+    cls: str,
+    wrong: Any,
+    right: Any,
+    args: Sequence[Arg],
+    source: str = "",
+    primary: str = "vjp",
+    must_fail: tuple[str, ...] = (),
+    code: str | None = None,
+    note: str = "",
+    unresolved: str = "",
+    **fields: Any,
+) -> Fault:
+    """Put `wrong` and `right` under the same spec."""
+    twin = Spec(name=f"{name}_twin", op=right, args=tuple(args), **fields)
+    return Fault(
+        name=name,
+        cls=cls,
+        primary=primary,
+        must_fail=must_fail or (primary,),
+        source=source,
+        wrong=twin.with_(name=name, op=wrong),
+        right=twin,
+        code=code,
+        note=note,
+        unresolved=unresolved,
+    )

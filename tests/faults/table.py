@@ -1,0 +1,52 @@
+"""All faults: wrong backwards on purpose, by class, each with its correct twin.
+
+A check is not done until a fault here shows that it can fail. Every wrong op must FAIL under its primary claim and
+every claim in `must_fail`; its twin, under the same spec, must neither FAIL nor be an ERROR under any claim. The ops
+are our own, modelled on the public issue that `source` names; where it is empty, on the class. One file, one class.
+"""
+
+from __future__ import annotations
+
+from tests.faults import (
+    formula,
+    forward,
+    indexing,
+    kwargs,
+    layout,
+    linear,
+    multi_output,
+    normalisation,
+    partial_grad,
+    precision,
+    randomness,
+    shape,
+    special_values,
+    state_alias,
+    surrogate,
+    uninitialised,
+)
+
+FAULTS = tuple(
+    fault
+    for module in (
+        formula,
+        normalisation,
+        shape,
+        uninitialised,
+        layout,
+        special_values,
+        indexing,
+        precision,
+        state_alias,
+        randomness,
+        multi_output,
+        partial_grad,
+        kwargs,
+        surrogate,
+        linear,
+        forward,
+    )
+    for fault in module.FAULTS
+)
+
+IMPRECISE = precision.IMPRECISE
