@@ -35,7 +35,9 @@ def test_a_public_name_loads_only_its_own_module() -> None:
     assert "torch" not in heavy_modules_after("from gradverify import Outcome, Plan, Policy, Run, SpecError")
 
 
-@pytest.mark.parametrize("module", ["records.case", "records.spec", "records.run", "judge", "reports.console", "config"])
+@pytest.mark.parametrize(
+    "module", ["records.case", "records.spec", "records.run", "judge", "reports.console", "config"]
+)
 def test_records_judge_and_reports_do_not_load_torch(module: str) -> None:
     """The layers let them name torch's types in annotations, which load nothing."""
     assert "torch" not in heavy_modules_after(f"import gradverify.{module}")
