@@ -235,7 +235,7 @@ def test_a_private_path_would_be_found(folder: str) -> None:
 
 def layers(tree: Path) -> subprocess.CompletedProcess[str]:
     tool = Path(sys.executable).with_name("lint-imports")
-    return subprocess.run([tool, "--no-cache"], cwd=tree, capture_output=True, text=True)
+    return subprocess.run([tool, "--no-cache", "--no-logo"], cwd=tree, capture_output=True, text=True)
 
 
 @pytest.fixture
