@@ -1,6 +1,7 @@
 """The identity, with a weight on its gradient.
 
-This file needs torch and nothing else: copy it as it is.
+This file needs torch and nothing else: copy it as it is. torch.compile breaks its graph at a Function that has a jvp
+(torch 2.13): delete `jvp` where one graph matters more than forward mode.
 """
 
 from __future__ import annotations

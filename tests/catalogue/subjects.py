@@ -22,12 +22,16 @@ SIZES = ((3, 4), (1, 1), (0, 4), (3, 1), (7, 5))
 
 @dataclass(frozen=True)
 class Subject:
-    """`op(*differentiable, *frozen)`; `surrogate` the same in plain torch, with `detach` for what is frozen."""
+    """`op(*differentiable, *frozen)`; `surrogate` the same in plain torch, with `detach` for what is frozen.
+
+    `holds_constant`: something that depends on the differentiable arguments, so that differences see it move.
+    """
 
     name: str
     op: Callable[..., Tensor]
     surrogate: Callable[..., Tensor]
     draw: Callable[[torch.Generator, int, int], tuple[Primals, Primals]]
+    holds_constant: bool = False
 
     def point(self, seed: int, sizes: tuple[int, int] = (3, 4)) -> tuple[Primals, Primals]:
         """Differentiable and frozen arguments in float64."""
@@ -118,7 +122,7 @@ def ste_subjects() -> list[Subject]:
 
 def lsq_subjects() -> list[Subject]:
     found = []
-    for (qmin, qmax), channel, k in product(((-8, 7), (0, 15)), (False, True), (1.0, None, 0.25)):
+    for (qmin, qmax), channel, k in product(((-8, 7), (0, 15)), (False, True), (None, 0.25)):
         levels = {"qmin": qmin, "qmax": qmax}
         found.append(
             Subject(
@@ -126,6 +130,7 @@ def lsq_subjects() -> list[Subject]:
                 partial(lsq_quant, **levels, grad_scale=k, axis=0 if channel else None),
                 partial(lsq_surrogate, **levels, grad_scale=k),
                 partial(draw_lsq, **levels, channel=channel),
+                holds_constant=True,
             )
         )
     return found
@@ -134,7 +139,7 @@ def lsq_subjects() -> list[Subject]:
 def loss_subjects() -> list[Subject]:
     found = []
     reductions = (("none", "weight"), ("sum", "weight"), ("mean", "weight"), ("mean", "count"))
-    for (reduction, mean_by), gamma, ignore in product(reductions, (0.0, 0.5, 2.0), (-100, 0)):
+    for (reduction, mean_by), gamma, ignore in product(reductions, (0.0, 1.5), (-100, 0)):
         options = {"gamma": gamma, "ignore_index": ignore, "reduction": reduction, "mean_by": mean_by}
         found.append(
             Subject(
@@ -142,6 +147,7 @@ def loss_subjects() -> list[Subject]:
                 partial(reweighted_cross_entropy, **options),
                 partial(loss_surrogate, **options),
                 draw_loss,
+                holds_constant=gamma > 0,
             )
         )
     return found

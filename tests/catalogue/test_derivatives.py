@@ -49,7 +49,7 @@ def test_backward_is_the_derivative_of_the_surrogate_also_at_its_bounds(
         primals, frozen = subject.point(seed, sizes)
         mine = gradients(subject.op, leaves(primals), frozen)
         theirs = gradients(subject.surrogate, leaves(primals), frozen)
-        assert all(map(agree, mine, theirs)), seed
+        assert all(map(agree, mine, theirs)), (seed, sizes)
 
 
 def test_a_surrogate_off_by_a_millionth_would_be_seen(subject: Subject) -> None:

@@ -1,0 +1,114 @@
+"""Arguments that cannot be meant are refused at once: the rule, the value, the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from gradverify.catalogue.lsq_quant import lsq_quant
+from gradverify.catalogue.reweight_gradient import reweight_gradient
+from gradverify.catalogue.reweighted_cross_entropy import class_balanced_weights, reweighted_cross_entropy
+from gradverify.catalogue.sign_ste import sign_ste
+from gradverify.catalogue.ste_quant import ste_quant
+
+X, INTS, ONE = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.int32), torch.ones(())
+T = torch.tensor([0, 2])
+
+REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
+    (lambda: ste_quant(INTS, 0.1), TypeError, r"x must be floating, but its dtype is torch.int32; convert"),
+    (lambda: ste_quant(X, 0.1, qmin=7, qmax=7), ValueError, r"qmin must be below qmax, got qmin=7, qmax=7; swap"),
+    (lambda: ste_quant(X, 0.0), ValueError, r"scale must be positive, got 0.0; pass"),
+    (lambda: ste_quant(X, float("nan")), ValueError, r"scale must be positive, got nan; pass"),
+    (
+        lambda: ste_quant(X, 0.1, ONE),
+        TypeError,
+        r"zero_point must be an integer, but its dtype is torch.float32; round",
+    ),
+    (lambda: ste_quant(X, torch.ones(3)), ValueError, r"scale has shape \(3,\) but no axis is given; pass axis="),
+    (lambda: ste_quant(X, torch.ones(3), axis=2), ValueError, r"axis=2 is outside x of shape \(2, 3\); pass -2...1"),
+    (
+        lambda: ste_quant(X, torch.ones(2), axis=1),
+        ValueError,
+        r"scale must be \[3\] for axis=1 .* got \(2,\); give one",
+    ),
+    (lambda: ste_quant(X, torch.ones(3), INTS[:, 0], axis=1), ValueError, r"zero_point must be \[3\] for axis=1"),
+    (lambda: lsq_quant(INTS, ONE), TypeError, r"x must be floating, but its dtype is torch.int32; convert"),
+    (lambda: lsq_quant(X, ONE.int()), TypeError, r"step must be floating, but its dtype is torch.int32; convert"),
+    (lambda: lsq_quant(X, ONE, qmin=1), ValueError, r"levels must hold 0 and 1, got qmin=1, qmax=127; take"),
+    (lambda: lsq_quant(X, ONE, qmax=0), ValueError, r"levels must hold 0 and 1, got qmin=-128, qmax=0; take"),
+    (lambda: lsq_quant(X, torch.ones(3)), ValueError, r"step has shape \(3,\) but no axis is given; pass axis="),
+    (lambda: lsq_quant(X, torch.ones(3), axis=-3), ValueError, r"axis=-3 is outside x of shape \(2, 3\); pass -2...1"),
+    (lambda: lsq_quant(X, torch.ones(2, 3), axis=1), ValueError, r"step must be \[3\] .* got \(2, 3\); give one step"),
+    (lambda: sign_ste(INTS), TypeError, r"x must be floating, but its dtype is torch.int32; convert"),
+    (lambda: sign_ste(X, window=0), ValueError, r"window must be positive, got 0; 1.0 is"),
+    (lambda: reweight_gradient(INTS, 1.0), TypeError, r"x must be floating, but its dtype is torch.int32; only"),
+    (lambda: reweight_gradient(X, torch.ones(2)), ValueError, r"weight \(2,\) must broadcast to x \(2, 3\); add axes"),
+    (lambda: reweight_gradient(X, torch.ones(1, 2, 3)), ValueError, r"weight \(1, 2, 3\) must broadcast to x \(2, 3\)"),
+    (lambda: reweight_gradient(X, torch.ones(3) * 1j), TypeError, r"weight must be real, but .* torch.complex64; pass"),
+    (lambda: reweighted_cross_entropy(INTS, T), TypeError, r"logits must be floating, but .* torch.int32; pass"),
+    (
+        lambda: reweighted_cross_entropy(X, T.int()),
+        TypeError,
+        r"target must be int64, but .* torch.int32; pass target.lo",
+    ),
+    (lambda: reweighted_cross_entropy(ONE, T), ValueError, r"logits must be \[..., c\] with c >= 1, got \(\); add"),
+    (lambda: reweighted_cross_entropy(X[:, :0], T), ValueError, r"with c >= 1, got \(2, 0\); add a class axis"),
+    (
+        lambda: reweighted_cross_entropy(X.mT, T),
+        ValueError,
+        r"target must be \(3,\) for logits \(3, 2\), got \(2,\); cl",
+    ),
+    (
+        lambda: reweighted_cross_entropy(X, T, torch.ones(3)),
+        ValueError,
+        r"row_weight must be \(2,\) .* got \(3,\); exp",
+    ),
+    (
+        lambda: reweighted_cross_entropy(X, T, None, torch.ones(2)),
+        ValueError,
+        r"class_weight must be \(3,\) .* got \(2,",
+    ),
+    (
+        lambda: reweighted_cross_entropy(X, T, T),
+        TypeError,
+        r"row_weight must be floating, but its dtype is torch.int64",
+    ),
+    (
+        lambda: reweighted_cross_entropy(X, T, gamma=-1),
+        ValueError,
+        r"gamma must be finite and at least 0, got -1; 0 is",
+    ),
+    (lambda: reweighted_cross_entropy(X, T, reduction="avg"), ValueError, r"reduction must be .*, got 'avg'; choose"),
+    (lambda: reweighted_cross_entropy(X, T, mean_by="rows"), ValueError, r"mean_by must be .*, got 'rows'; choose"),
+    (
+        lambda: reweighted_cross_entropy(X, T + 1),
+        IndexError,
+        r"targets must be 0 ... 2 or ignore_index, got 3; correct",
+    ),
+    (
+        lambda: reweighted_cross_entropy(X, T - 1),
+        IndexError,
+        r"targets must be 0 ... 2 or ignore_index, got -1; correct",
+    ),
+    (lambda: class_balanced_weights([3, 0]), ValueError, r"every class needs a count of at least 1, got 0; leave"),
+    (lambda: class_balanced_weights([3], beta=1.0), ValueError, r"beta must be in \[0, 1\), got 1.0; 0.9"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED)
+def test_the_message_names_the_op_the_rule_the_value_and_the_remedy(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        call()
+    ops = (
+        "ste_quant",
+        "lsq_quant",
+        "sign_ste",
+        "reweight_gradient",
+        "reweighted_cross_entropy",
+        "class_balanced_weights",
+    )
+    assert str(caught.value).startswith(tuple(f"{name}: " for name in ops))
