@@ -1,0 +1,95 @@
+"""Where text goes: standard output in the alphabet and colours that it can show, or a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from gradverify.config import did_you_mean
+from gradverify.errors import UsageError
+from gradverify.reports.json_ import write
+from gradverify.reports.style import Style
+
+
+def style_of(stream: TextIO, *, no_colour: bool = False) -> Style:
+    """Colours where the stream is a terminal (NO_COLOR and FORCE_COLOR decide otherwise); ASCII where it must be."""
+    if no_colour or os.environ.get("NO_COLOR"):
+        colour = False
+    elif os.environ.get("FORCE_COLOR"):
+        colour = True
+    else:
+        colour = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return Style(colour=colour, unicode=_shows_unicode(stream))
+
+
+def emit(text: str) -> bool:
+    """Write to standard output at once. False: nobody reads it any more (`| head`), and nothing was raised."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes standard output once more when it ends, and would complain about the same pipe.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def output_file(path: Path) -> Path:
+    """A file that can be written when the run is over; made sure of before it. Raises UsageError.
+
+    An existing Python file is refused: `--output-file` swallowed a target.
+    """
+    if path.is_dir():
+        raise UsageError(f"--output-file {path}: is a directory; name a file.")
+    if path.suffix == ".py":
+        raise UsageError(f"--output-file {path}: is Python source; name a text or JSON file, and targets separately.")
+    if not path.absolute().parent.is_dir():
+        near = did_you_mean(path.parent.name, [p.name for p in path.parent.parent.glob("*/")])
+        raise UsageError(f"--output-file {path}: its directory does not exist{near}; make it first.")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"--output-file {path}: cannot be written; name another file.")
+    return path
+
+
+def save(text: str, path: Path) -> None:
+    """Write a text to a file in one step."""
+    write(text, path)
+
+
+@contextlib.contextmanager
+def only_ours() -> Iterator[None]:
+    """Keep standard output for us: what the user's modules and ops print there goes to standard error instead.
+
+    Covers prints from C and from GPU kernels where standard output is a real file descriptor.
+    """
+    sys.stdout.flush()
+    with contextlib.redirect_stdout(sys.stderr), _descriptor_redirected():
+        yield
+
+
+@contextlib.contextmanager
+def _descriptor_redirected() -> Iterator[None]:
+    try:
+        kept = os.dup(1)
+    except OSError:
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _shows_unicode(stream: TextIO) -> bool:
+    try:
+        "✓✗·…█".encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

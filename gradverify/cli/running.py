@@ -1,0 +1,208 @@
+"""One run of `check`: resolve the targets, verify them while the report is written, and keep what was found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from gradverify.cli import last, output
+from gradverify.cli.exit_codes import absent, exit_code
+from gradverify.cli.options import Request, overridden, replace
+from gradverify.cli.progress import Progress
+from gradverify.cli.trouble import report_me
+from gradverify.discovery.targets import resolve
+from gradverify.errors import UsageError
+from gradverify.records.claims import selected
+from gradverify.records.described import described
+from gradverify.records.policy import Plan, Policy
+from gradverify.records.run import Invocation, OpRun, Run, Tool
+from gradverify.records.spec import Spec
+from gradverify.records.verdict import Result
+from gradverify.reports import json_
+from gradverify.reports.console import Console, Form, View, render
+from gradverify.reports.style import Style
+
+# From this many specs on, a row an op reads better than a block an op.
+_TABLE_FROM = 4
+
+
+def verify_request(request: Request) -> int:
+    """Do what the request says; the exit code. Raises UsageError before anything is run, never after."""
+    report = json_.prepare(request.report) if request.report else None
+    target = output.output_file(request.output_file) if request.output_file else None
+    as_json = request.format == "json"
+    with output.only_ours() if as_json else nullcontext():
+        run, bug = _verified(request, streamed=not as_json and target is None)
+    text = json_.dumps(run) if as_json else ""
+    if target:
+        output.save(text or render(run, _view(request, len(run.ops), Style())), target)
+    elif as_json:
+        output.emit(text)
+    _keep(run, request, report)
+    required = request.require
+    return exit_code(run, strict=request.policy.strict, required=required, bug=bug, exit_zero=request.exit_zero)
+
+
+def _verified(request: Request, *, streamed: bool) -> tuple[Run, bool]:
+    """The run, complete or cut short, and whether gradverify itself broke down."""
+    try:
+        specs = _chosen(resolve(request.targets, shapes=request.shapes, config=request.config), request.keyword)
+    except KeyboardInterrupt:
+        return _cut_short(request), False
+    _say_if_empty(specs, request)
+    listener = _Listener(request, specs, streamed=streamed)
+    try:
+        run = _merged([_session(group, plan, policy, listener) for group, plan, policy in _groups(specs, request)])
+        listener.finish(run)
+    except KeyboardInterrupt:
+        run = _cut_short(request, listener.ops)
+        listener.finish(run)
+    except Exception as error:  # noqa: BLE001 a bug of ours must not lose what was verified before it
+        click.echo(report_me(error, sys.argv[1:]), err=True)
+        return _cut_short(request, listener.ops, interrupted=False), True
+    finally:
+        listener.close()
+    return run, False
+
+
+class _Listener:
+    """Hears what the engine says: shows it, and remembers it in case the engine does not live to tell."""
+
+    def __init__(self, request: Request, specs: Sequence[Any], *, streamed: bool) -> None:
+        from gradverify.engine.session import environment
+
+        self.ops: list[OpRun] = []
+        self._progress = Progress(silent=request.quiet, total=len(specs))
+        style = output.style_of(sys.stdout, no_colour=request.no_colour)
+        self._console = Console(self._write, _view(request, len(specs), style)) if streamed else None
+        if self._console:
+            self._console.begin(environment(), _invocation(request))
+
+    def start(self, spec: Spec) -> None:
+        self.ops.append(described(spec))
+        self._progress.started(spec.name)
+        if self._console:
+            self._console.start(self.ops[-1])
+
+    def result(self, spec: Spec, result: Result) -> None:  # noqa: ARG002 the engine names the spec that it has started
+        self.ops[-1] = msgspec.structs.replace(self.ops[-1], checks=(*self.ops[-1].checks, result))
+        self._progress.advanced()
+        if self._console:
+            self._console.result(result)
+
+    def finish(self, run: Run) -> None:
+        self._progress.close()
+        if self._console:
+            self._console.finish(run)
+
+    def close(self) -> None:
+        self._progress.close()
+
+    def _write(self, text: str) -> None:
+        """Write; when nobody reads any more, stop as if the user had."""
+        with self._progress.hidden():
+            if not output.emit(text):
+                self._console = None
+                raise KeyboardInterrupt
+
+
+def _session(specs: Sequence[Any], plan: Plan, policy: Policy, listener: _Listener) -> Run:
+    from gradverify.engine import session
+
+    return session.run(
+        specs, plan, policy, argv=tuple(sys.argv[1:]), on_result=listener.result, on_start=listener.start
+    )
+
+
+def _groups(specs: Sequence[Any], request: Request) -> Iterator[tuple[list[Any], Plan, Policy]]:
+    """Neighbouring specs that the same override table governs share one session."""
+
+    def override(item: Any) -> Any:
+        names = (item.name, described(item).target) if isinstance(item, Spec) else (item.target,)
+        return request.config.override_for(*names)
+
+    for table, members in groupby(specs, key=override):
+        yield list(members), *overridden(request.plan, request.policy, table, request.fixed)
+    if not specs:
+        yield [], request.plan, request.policy
+
+
+def _merged(runs: list[Run]) -> Run:
+    """One run of several sessions: all ops, summed totals and durations."""
+    first, *rest = runs
+    if not rest:
+        return first
+    totals = {key: sum(r.totals.get(key, 0) for r in runs) for r in runs for key in r.totals}
+    invocation = replace(
+        first.run,
+        duration_s=sum(r.run.duration_s for r in runs),
+        interrupted=any(r.run.interrupted for r in runs),
+    )
+    merged: Run = replace(first, ops=tuple(op for r in runs for op in r.ops), totals=totals, run=invocation)
+    return merged
+
+
+def _chosen(specs: list[Any], keyword: str) -> list[Any]:
+    """Those with the keyword in their name or target; whatever is unusable stays, to be told."""
+    wanted = keyword.lower()
+    return [s for s in specs if not isinstance(s, Spec) or wanted in f"{s.name} {described(s).target}".lower()]
+
+
+def _say_if_empty(specs: list[Any], request: Request) -> None:
+    if not specs and request.keyword:
+        click.echo(f"-k {request.keyword!r} leaves no spec; `gradverify list` shows their names.", err=True)
+    elif not specs:
+        globs = ", ".join(request.config.specs)
+        click.echo(
+            f"No specs: nothing matches {globs} in {request.config.root}. Name a target, for example "
+            "`gradverify check mypkg.ops:MyFunction`, or set `specs` in [tool.gradverify].",
+            err=True,
+        )
+
+
+def _view(request: Request, ops: int, style: Style) -> View:
+    form: Form = "full" if ops < _TABLE_FROM else "table"
+    if request.quiet:
+        form = "quiet"
+    elif request.format in ("full", "concise"):
+        form = request.format
+    claims = selected(request.plan.claims, request.plan.skip)
+    return View(form=form, verbose=request.verbose, style=style, claims=claims)
+
+
+def _invocation(request: Request) -> Invocation:
+    return Invocation(argv=tuple(sys.argv[1:]), seed=request.plan.seed, profile=request.plan.profile)
+
+
+def _cut_short(request: Request, ops: Sequence[OpRun] = (), *, interrupted: bool = True) -> Run:
+    """What was verified before the run ended early."""
+    from gradverify import __version__
+
+    invocation = replace(_invocation(request), interrupted=interrupted)
+    return Run(tool=Tool(version=__version__), run=invocation, ops=tuple(ops))
+
+
+def _keep(run: Run, request: Request, report: Path | None) -> None:
+    """Write the report and the memory of `list`; a failure to do so is said, and changes no verdict."""
+    notes = [last.keep(run, Path(request.config.root))]
+    if report:
+        notes.append(_written(lambda: output.save(json_.dumps(run), report), request, f"report: {report}"))
+    missing = absent(run, request.require)
+    notes += [f"required device absent: nothing ran on {', '.join(missing)}"] if missing else []
+    for note in filter(None, notes):
+        click.echo(note, err=True)
+
+
+def _written(write: Callable[[], None], request: Request, done: str) -> str:
+    try:
+        write()
+    except UsageError as error:
+        return str(error)
+    return "" if request.quiet else done

@@ -1,0 +1,116 @@
+"""From what the user names to specs: `pkg.mod:Attr`, spec files, `file.py::name`, directories, names, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradverify.config import Config, did_you_mean
+from gradverify.discovery.files import listed, make_importable, outlined, project_files, python_files
+from gradverify.errors import UsageError
+from gradverify.records.spec import Spec
+
+if TYPE_CHECKING:
+    from gradverify.engine.session import Unusable
+
+
+def resolve(targets: Sequence[str], *, shapes: Mapping[str, str], config: Config) -> list[Spec | Unusable]:
+    """The specs of all targets in order, once each; a target that is unusable stands there with its error.
+
+    `shapes` describe the arguments of bare ops. No target: all specs of the project, or, without any, none.
+    """
+    from gradverify.engine.session import Unusable
+
+    make_importable(Path.cwd())
+    found: list[Spec | Unusable] = []
+    for target in targets or [str(f) for f in project_files(config)]:
+        specs = _or_error(partial(_of_target, target, shapes=shapes, config=config))
+        fresh = [Unusable(target=target, error=specs)] if isinstance(specs, str) else specs
+        found += [s for s in fresh if not any(s is f for f in found)]
+    return found
+
+
+def _or_error(specs: Callable[[], list[Spec]]) -> list[Spec] | str:
+    try:
+        return specs()
+    except UsageError as error:
+        return str(error)
+
+
+def _of_target(target: str, *, shapes: Mapping[str, str], config: Config) -> list[Spec]:
+    from gradverify.discovery.loading import bare, from_file, from_module
+
+    path, _, name = target.partition("::")
+    if path.endswith(".py") or Path(path).is_file():
+        return _without_shapes(from_file(_existing(Path(path)), name=name or None), target, shapes)
+    if Path(target).is_dir():
+        return _without_shapes(list(_of_directory(Path(target))), target, shapes)
+    if target.startswith("torch.ops."):
+        return [bare(target, shapes=shapes)]
+    if ":" in target:
+        return from_module(target, shapes=shapes)
+    return _without_shapes(_named(target, config), target, shapes)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else [])
+        raise UsageError(f"{path}: no such spec file{near}; `gradverify list` shows the specs that are found.")
+    return path
+
+
+def _of_directory(directory: Path) -> Iterator[Spec]:
+    from gradverify.discovery.loading import from_file
+
+    files = [f for f in python_files(directory) if _declares(f)]
+    if not files:
+        raise UsageError(f"{directory}: no file below it declares a spec; write one with `@gradverify.spec(op)`.")
+    for file in files:
+        yield from from_file(file, name=None)
+
+
+def _declares(file: Path) -> bool:
+    """Whether a file below a directory is a spec file; one that cannot be read but speaks of gradverify is kept."""
+    try:
+        return bool(outlined(file))
+    except UsageError:
+        return "gradverify" in file.read_bytes().decode("utf-8", "replace")
+
+
+def _named(name: str, config: Config) -> list[Spec]:
+    """The spec of that name, of the project or, where the project has none, of the catalogue."""
+    from gradverify.discovery.loading import from_file
+
+    entries, _ = listed(config)
+    hits = list(dict.fromkeys(e.file for e in entries if e.outline.name == name))
+    if len(hits) > 1:
+        choices = ", ".join(f"{file}::{name}" for file in hits)
+        raise UsageError(f"{name}: several specs have this name; choose one of {choices}.")
+    if hits:
+        return from_file(Path(hits[0]), name=name)
+    raise UsageError(_unknown_name(name, [e.outline.name for e in entries]))
+
+
+def _unknown_name(name: str, known: list[str]) -> str:
+    module, _, attribute = name.rpartition(".")
+    if module and attribute:
+        return f"{name}: no spec has this name. An op is named as module:attribute: `{module}:{attribute}`."
+    if "/" in name or "\\" in name:
+        return f"{name}: no such file or directory."
+    return (
+        f"{name}: no spec has this name{did_you_mean(name, known)}; `gradverify list` shows those that are found. "
+        "An op is named as module:attribute, a file with its .py."
+    )
+
+
+def _without_shapes(specs: list[Spec], target: str, shapes: Mapping[str, str]) -> list[Spec]:
+    """Raises UsageError where --arg would contradict a spec, which has its own shapes."""
+    if shapes:
+        first = next(iter(shapes))
+        raise UsageError(
+            f"{target}: --arg {first}=... describes a bare op (module:attribute); a spec has its own shapes. "
+            "Leave --arg out, or edit the spec."
+        )
+    return specs

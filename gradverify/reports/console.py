@@ -1,0 +1,168 @@
+"""The report that people read, line by line as results arrive. Afterwards `render` makes the same text from a Run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from gradverify.records.claims import CLAIMS
+from gradverify.records.run import Environment, Input, Invocation, OpRun, Run
+from gradverify.records.verdict import Outcome, Result
+from gradverify.reports import table
+from gradverify.reports.lines import one_line, place, result_lines
+from gradverify.reports.style import WIDTH, Style, wrapped
+from gradverify.reports.totals import not_covered_lines, total_line, total_notes
+
+Form = Literal["full", "table", "concise", "quiet"]
+"""`full`: a block an op; `table`: a row an op, then the findings; `concise`: rows and one line a failure; `quiet`:
+only one line a failure."""
+
+_BAD = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE)
+# Beyond this many findings below a table nobody reads on; the JSON has them all.
+_FINDINGS_SHOWN = 10
+_WORDS = {"integer": "Int", "mask": "Bool"}
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is shown, and in which alphabet."""
+
+    form: Form = "full"
+    verbose: bool = False
+    style: Style = Style()
+    claims: tuple[str, ...] = tuple(CLAIMS)
+
+
+class Console:
+    """Writes the report as results arrive: begin, then start and result for each op, then finish."""
+
+    def __init__(self, write: Callable[[str], object], view: View) -> None:
+        self._write = write
+        self._view = view
+        self._op: OpRun | None = None
+        self._results: list[Result] = []
+
+    def begin(self, environment: Environment, invocation: Invocation) -> None:
+        """Say what runs where."""
+        if self._view.form != "quiet":
+            self._lines(header(environment, invocation, style=self._view.style))
+        if self._view.form in ("table", "concise"):
+            self._lines([table.heading(self._view.claims, style=self._view.style)])
+
+    def start(self, op: OpRun) -> None:
+        """Announce an op."""
+        self._end_row()
+        self._op, self._results = op, []
+        if self._view.form == "full":
+            self._lines(op_lines(op, style=self._view.style))
+
+    def result(self, result: Result) -> None:
+        """Show a result of the op that was announced last."""
+        self._results.append(result)
+        if self._view.form == "full":
+            self._lines(result_lines(result, style=self._view.style, verbose=self._view.verbose))
+        elif self._view.form == "quiet" and self._op and _is_bad(result):
+            self._lines([one_line(self._op, result, style=self._view.style)])
+
+    def finish(self, run: Run) -> None:
+        """Show what failed where it was not shown yet, what is not covered, and the totals."""
+        self._end_row()
+        style = self._view.style
+        if self._view.form == "table":
+            self._lines(_findings(run, self._view))
+        if self._view.form == "concise":
+            self._lines([one_line(op, r, style=style) for op in run.ops for r in op.checks if _is_bad(r)])
+        self._lines([line for op in run.ops if op.error for line in _unusable(op, self._view)])
+        if self._view.form != "quiet":
+            self._lines([*not_covered_lines(run, style=style), *total_notes(run, style=style)])
+            self._lines([total_line(run, style=style)])
+
+    def _end_row(self) -> None:
+        if self._op and self._view.form in ("table", "concise"):
+            op = msgspec.structs.replace(self._op, checks=tuple(self._results))
+            self._lines([table.row(op, self._view.claims, style=self._view.style)])
+        self._op = None
+
+    def _lines(self, lines: Sequence[str]) -> None:
+        if lines:
+            self._write("\n".join(lines) + "\n")
+
+
+def render(run: Run, view: View) -> str:
+    """The whole report as one text: what Console writes while the run goes on."""
+    parts: list[str] = []
+    console = Console(parts.append, view)
+    console.begin(run.environment, run.run)
+    for op in (op for op in run.ops if not op.error or op.checks):
+        console.start(op)
+        for result in op.checks:
+            console.result(result)
+    console.finish(run)
+    return "".join(parts)
+
+
+def header(environment: Environment, invocation: Invocation, *, style: Style) -> list[str]:
+    """`gradverify 0.1.0 · torch 2.13.0+cpu · cpu · profile dev · seed 4127`."""
+    from gradverify import __version__
+
+    devices = ", ".join(environment.devices) or "no device"
+    words = [f"gradverify {__version__}", f"torch {environment.torch}" if environment.torch else "", devices]
+    words += [f"profile {invocation.profile}", f"seed {invocation.seed}"]
+    return [style.paint(style.plain(" · ".join(w for w in words if w)), "dim")]
+
+
+def op_lines(op: OpRun, *, style: Style) -> list[str]:
+    """The target with its kind and source, its inputs and where they come from, and a contract that is not exact."""
+    name = op.target if op.spec in ("", op.target) else f"{op.spec}  {op.target}"
+    kind = [op.kind] if op.kind and op.kind != "lazy" else []
+    source = [place(op.source)] if op.source else []
+    head, *more = wrapped(style.plain("  ".join([name, *kind, *source])), rest="    ")
+    contract = [f"contract {op.contract}"] if op.contract != "exact" else []
+    inputs = "   ".join(_input(i) for i in op.inputs)
+    origin = f"from {op.inputs_from.removeprefix('from ')}" if op.inputs_from else ""
+    spread = (
+        [f"{inputs:<{WIDTH - 4 - len(origin)}}  {origin}"]
+        if len(inputs) + len(origin) <= WIDTH - 4
+        else [inputs, origin]
+    )
+    rest = [
+        line for text in [*spread, *contract] for line in wrapped(style.plain(text.strip()), first="  ", rest="    ")
+    ]
+    return [style.paint(head, "bold"), *more, *(rest if op.inputs else [])]
+
+
+def _input(item: Input) -> str:
+    domain = f" in {item.domain}" if item.domain.startswith("[") else f" {item.domain}" if item.domain else ""
+    frozen = " no gradient" if item.role == "frozen" else ""
+    return f"{item.name} {_WORDS.get(item.role, 'Float')}[{item.shape}]{domain}{frozen}"
+
+
+def _is_bad(result: Result) -> bool:
+    return result.outcome in _BAD and not result.xfailed
+
+
+def _findings(run: Run, view: View) -> list[str]:
+    bad = [(op, r) for op in run.ops for r in op.checks if _is_bad(r)]
+    lines = []
+    for op, result in bad[:_FINDINGS_SHOWN]:
+        lines += ["", view.style.paint(view.style.plain(op.spec), "bold")]
+        lines += result_lines(result, style=view.style, verbose=view.verbose)
+    hidden = len(bad) - _FINDINGS_SHOWN
+    return (
+        lines + ([f"{hidden} more findings are in the JSON (--json)"] if hidden > 0 else []) + ([""] if lines else [])
+    )
+
+
+def _unusable(op: OpRun, view: View) -> list[str]:
+    """Why a target could not be verified: one line under `quiet`, else the whole message."""
+    message = view.style.plain(op.error).strip().splitlines() or [""]
+    name = view.style.plain(op.target or op.spec)
+    if view.form in ("quiet", "concise"):
+        return [f"ERROR {name} {message[0]}"]
+    label = view.style.paint("ERROR", "red")
+    return [f"{label} {name}", *(line for text in message for line in _kept(text))]
+
+
+def _kept(text: str) -> list[str]:
+    return wrapped(text.strip(), first="  ", rest="  ") if len(text) > WIDTH - 2 else [f"  {text}"]

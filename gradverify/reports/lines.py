@@ -1,0 +1,160 @@
+"""One result as lines of text: the claim's line, then, where something is wrong, the finding."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from gradverify.records.claims import CLAIMS
+from gradverify.records.codes import TITLES
+from gradverify.records.finding import Finding, Location
+from gradverify.records.run import OpRun
+from gradverify.records.verdict import Outcome, Result, Verdict
+from gradverify.reports.style import Style, wrapped
+from gradverify.reports.words import count, duration, number, resolution, size
+
+_CLAIM_COLUMN = 8
+_CASES_COLUMN = 10
+_BLOCK_LINES = 30
+
+
+def result_lines(result: Result, *, style: Style, verbose: bool = False) -> list[str]:
+    """The block of one result; empty for a SKIP, which the list of what is not covered names."""
+    if result.outcome is Outcome.SKIP:
+        return []
+    lines = _passed(result, style=style) if result.outcome is Outcome.PASS else _failed(result, style=style)
+    return lines + (_details(result, style=style) if verbose else [])
+
+
+def claim_name(result: Result) -> str:
+    """`vjp`, and `vjp[cuda-bfloat16]` away from the CPU and float64."""
+    usual = (result.device, result.dtype) == ("cpu", "float64")
+    return result.claim if usual else f"{result.claim}[{result.device}-{result.dtype}]"
+
+
+def headline(result: Result) -> str:
+    """Code and summary of what is wrong, or the reason why it could not be judged, in one line."""
+    text = result.finding.summary if result.finding else result.reason or TITLES.get(result.code, "")
+    text = " ".join(text.split())
+    expected = f" (expected: {result.xfailed})" if result.xfailed else ""
+    return f"{result.code} {text}".strip() + expected
+
+
+def one_line(op: OpRun, result: Result, *, style: Style) -> str:
+    """`FAIL op vjp[cpu-float64] GV199 summary`: what `-q` and machines that read lines see."""
+    label = f"{op.spec} {result.claim}[{result.device}-{result.dtype}]"
+    return style.plain(f"{result.outcome.value} {label} {headline(result)}".rstrip())
+
+
+def place(location: Location) -> str:
+    """`src/ops.py:41:9`, relative to the current directory where the file lies below it."""
+    path = Path(location.file)
+    shown = path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
+    return f"{shown}:{location.line}" + (f":{location.col}" if location.col else "")
+
+
+def _passed(result: Result, *, style: Style) -> list[str]:
+    cases = count(result.cases.run, "case")
+    column = len(_head(result, Style(unicode=style.unicode))) + _CASES_COLUMN + 1
+    lines = wrapped(style.plain(_what_held(result)), first=" " * column, rest=" " * column)
+    return [f"{_head(result, style)}{cases:<{_CASES_COLUMN}} {lines[0].strip()}".rstrip(), *lines[1:]]
+
+
+def _head(result: Result, style: Style) -> str:
+    return f"  {style.mark(result)} {claim_name(result):<{_CLAIM_COLUMN}} "
+
+
+def _what_held(result: Result) -> str:
+    """`any error above 2e-9 would have been seen (central differences, float64)`, and what was not plain sailing."""
+    power = resolution(result.resolution) if result.claim == "vjp" else ""
+    said = power or CLAIMS.get(result.claim, "")
+    truth = f" ({result.truth}, {result.dtype})" if power and result.truth else ""
+    return "; ".join([*_imprecision(result), said + truth, *_counts(result)])
+
+
+def _imprecision(result: Result) -> list[str]:
+    if not result.code:
+        return []
+    digits = f": agrees to {math.floor(result.digits)} digits" if math.isfinite(result.digits) else ""
+    return [result.finding.summary if result.finding else f"{result.code} {TITLES.get(result.code, '')}{digits}"]
+
+
+def _counts(result: Result) -> list[str]:
+    cases = result.cases
+    tried = cases.run + cases.invalid
+    return [
+        *([f"{cases.invalid} of {tried} draws refused by the spec's domain"] if cases.invalid else []),
+        *([f"{cases.redrawn} redrawn: they lay on a kink"] if cases.redrawn else []),
+        *([f"stopped early: {cases.stopped_because}"] if cases.stopped_because != "examples" else []),
+    ]
+
+
+def _failed(result: Result, *, style: Style) -> list[str]:
+    """The claim's line and the finding below it, at most _BLOCK_LINES lines."""
+    indent = " " * 6
+    column = len(_head(result, Style(unicode=style.unicode)))
+    first, *rest = wrapped(style.plain(headline(result)), first=" " * column, rest=" " * column)
+    body = _finding(result.finding, style) if result.finding else _evidence(result.worst, style)
+    lines = [_head(result, style) + style.paint(first.strip(), "bold"), *rest, *body]
+    if len(lines) <= _BLOCK_LINES:
+        return lines
+    return [*lines[: _BLOCK_LINES - 1], f"{indent}{len(lines) - _BLOCK_LINES + 1} more lines in the JSON (--json)"]
+
+
+def _finding(finding: Finding, style: Style) -> list[str]:
+    arrow = [f"    --> {style.plain(place(finding.location))}"] if finding.location else []
+    remedy = _labelled(f"try  {finding.remedy}", style) if finding.remedy else []
+    return [*arrow, *(line for text in finding.lines for line in _labelled(text, style)), *remedy]
+
+
+def _labelled(text: str, style: Style) -> list[str]:
+    """A line of a finding, indented; wrapped where it is too long, and left alone where it is not."""
+    lead = len(text) - len(text.lstrip())
+    return [
+        line
+        for row in style.plain(text).splitlines()
+        for line in (
+            wrapped(row.strip(), first=" " * (6 + lead), rest=" " * (8 + lead)) if len(row) > 82 else [f"      {row}"]
+        )
+    ]
+
+
+def _evidence(worst: Verdict | None, style: Style) -> list[str]:
+    """What was measured, where nothing has explained it: both numbers, the error bar and the place."""
+    if worst is None:
+        return []
+    evidence = worst.evidence
+    lines = [
+        f"{evidence.quantity}, case {evidence.case.id}",
+        f"  the op     {number(evidence.analytic)}",
+        f"  numerical  {number(evidence.numeric.value)} +- {size(evidence.numeric.error)}",
+    ]
+    return [line for text in lines for line in _labelled(text, style)]
+
+
+def _details(result: Result, *, style: Style) -> list[str]:
+    """What -v adds: power, truth, time by phase, and everything measured in the worst case."""
+    rows = {
+        "resolution": resolution(result.resolution),
+        "digits": f"{result.digits:.1f}" if math.isfinite(result.digits) else "",
+        "truth": result.truth,
+        "time": ", ".join(f"{phase} {duration(s)}" for phase, s in result.seconds.items()),
+        **_worst(result.worst),
+    }
+    text = (f"{name:<13} {value}" for name, value in rows.items() if value)
+    return [style.paint(line, "dim") for row in text for line in _labelled(row, style)]
+
+
+def _worst(worst: Verdict | None) -> dict[str, str]:
+    if worst is None:
+        return {}
+    evidence = worst.evidence
+    bar = f"{number(evidence.analytic)} against {number(evidence.numeric.value)} +- {size(evidence.numeric.error)}"
+    return {
+        "worst case": f"{evidence.case.id} {msgspec.json.encode(evidence.case).decode()}",
+        "measured": f"{evidence.quantity}: {bar}",
+        "around it": evidence.neighbourhood,
+        **{name: str(fact) for name, fact in evidence.facts.items()},
+    }
