@@ -45,7 +45,7 @@ class SteQuant(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
         """Keep the mask lo <= x <= hi."""
         x, scale, zero_point, qmin, qmax = inputs
-        scale = _widened(scale, x)
+        x, scale = _widened(x), _widened(scale, x)
         inside = (x >= (qmin - zero_point) * scale) & (x <= (qmax - zero_point) * scale)
         ctx.save_for_backward(inside)
         ctx.save_for_forward(inside)
