@@ -74,12 +74,13 @@ def main() -> None:
         for function in functions:
             _one(function, seed, asked, tally, noted)
         print(f"seed {seed} done, {len(noted)} noted", flush=True)
-    text = report(tally, asked, len(functions), rounds, noted)
+    text = report(tally, asked, len(functions), rounds)
+    more = f"Ours, not a plain verdict:\n\n{bullets(noted) or 'None.'}"
     if options.only or options.no_gradcheck:
-        print(text)
+        print(f"{text}\n\n{more}")
     else:
         rows = [{"fault": f, "judge": j, "kinked": k, **dict(v)} for (f, j, k), v in tally.items()]
-        publish("fresh", text, {"seed": options.seed, "rounds": rounds, "rows": rows, "noted": noted})
+        publish("fresh", text, {"seed": options.seed, "rounds": rounds, "rows": rows, "noted": noted}, more=more)
 
 
 def _one(function: Function, seed: int, asked: dict[str, Any], tally: Any, noted: dict[str, str]) -> None:
@@ -98,7 +99,7 @@ def _odd(fault: str, said: Judged, *, kinked: bool) -> bool:
     return said.outcome != ("PASS" if fault == "right" else "FAIL") and not (fault.endswith("1e-05") and kinked)
 
 
-def report(tally: Any, asked: dict[str, Any], functions: int, rounds: int, noted: dict[str, str]) -> str:
+def report(tally: Any, asked: dict[str, Any], functions: int, rounds: int) -> str:
     """The tables."""
     lines: list[list[object]] = []
     for fault in FAULTS:
@@ -109,7 +110,7 @@ def report(tally: Any, asked: dict[str, Any], functions: int, rounds: int, noted
     verb = "PASS of all (FAIL, inconclusive) for right runs; FAIL of all (PASS, inconclusive) for wrong ones"
     head = table(["gradient", "functions", *asked], lines)
     intro = f"{functions} held-out functions, {rounds} fresh points each. {verb}."
-    return "\n\n".join([intro, head, "Ours, not a plain verdict:", bullets(noted) or "None."])
+    return f"{intro}\n\n{head}"
 
 
 def _cell(counts: dict[str, int], wanted: str) -> str:

@@ -115,13 +115,16 @@ def doubts(rows: list[Row]) -> str:
     return bullets(named) if named else "None."
 
 
-def body(rows: list[Row]) -> str:
-    """All that is published."""
+def short(rows: list[Row]) -> str:
+    """What the README shows."""
+    return f"{summary(rows)}\n\n\\* above n = 4,096 slow gradcheck is not run; its 2n + 2 forwards are computed."
+
+
+def full(rows: list[Row]) -> str:
+    """Every large op, and every verdict of ours that is not plain."""
     outcomes = Counter(r.said["gradverify"].outcome for r in rows)
-    text = [summary(rows), "", "\\* above n = 4,096 slow gradcheck is not run; its 2n + 2 forwards are computed."]
-    if any(r.kind == "large" for r in rows):
-        text += ["", large_table(rows)]
-    return "\n".join([*text, "", f"Ours, all rows: {dict(outcomes)}. Not a plain verdict:", "", doubts(rows)])
+    words = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    return f"{large_table(rows)}\n\nOurs, all rows: {words}. Not a plain verdict:\n\n{doubts(rows)}"
 
 
 def main() -> None:
@@ -137,9 +140,9 @@ def main() -> None:
         said = " | ".join(f"{j.outcome:12} {j.forwards:>7}" for j in row.said.values())
         print(f"{row.kind:9} {row.op:30} {row.bug:28} {said}  {row.said['gradverify'].why[:110]}", flush=True)
     if options.only or options.small:
-        print(body(rows))
+        print(f"{short(rows)}\n\n{full(rows)}")
     else:
-        publish("judge", body(rows), {"rows": [asdict(r) for r in rows]})
+        publish("judge", short(rows), {"rows": [asdict(r) for r in rows]}, more=full(rows))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "ci" / "bench" / "results"
 README = ROOT / "README.md"
+MORE = "<!-- more -->"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -35,14 +36,14 @@ def machine() -> dict[str, str]:
     }
 
 
-def publish(name: str, body: str, data: Any) -> None:
-    """Write `results/NAME.md` and `results/NAME.json`, and put the body into the README's block of that name."""
+def publish(name: str, body: str, data: Any, *, more: str = "") -> None:
+    """Write `results/NAME.md` and `results/NAME.json`; `more` stays out of the README."""
     facts = machine()
     RESULTS.mkdir(parents=True, exist_ok=True)
     line = f"*{facts['date']}, {facts['cpu']}, torch {facts['torch']}, Python {facts['python']}, 1 thread.*"
-    (RESULTS / f"{name}.md").write_text(f"{body}\n\n{line}\n")
+    (RESULTS / f"{name}.md").write_text(f"{body}\n\n{line}\n" + (f"\n{MORE}\n\n{more}\n" if more else ""))
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": facts, **data}, indent=1) + "\n")
-    print(f"\n{body}\n", flush=True)
+    print(f"\n{body}\n\n{more}\n", flush=True)
 
 
 def update_readme() -> list[str]:
@@ -51,7 +52,7 @@ def update_readme() -> list[str]:
     for file in sorted(RESULTS.glob("*.md")):
         block = re.compile(rf"(<!-- bench:{file.stem} -->\n).*?(<!-- /bench -->)", re.DOTALL)
         if block.search(text):
-            body = file.read_text()
+            body = file.read_text().split(MORE)[0].rstrip() + "\n"
             text = block.sub(lambda m, body=body: f"{m[1]}{body}{m[2]}", text)
             done.append(file.stem)
     README.write_text(text)
