@@ -45,13 +45,13 @@ def fold(x):
 def spec(name: str, op: Any, *args: Arg, **fields: Any) -> Spec:
     """A spec whose letters all start at size 1."""
     letters = {w.strip("*") for a in args for w in a.shape.split() if w.strip("*").isalpha()}
-    dims = {letter: NONEMPTY for letter in letters} | fields.pop("dims", {})
+    dims = dict.fromkeys(letters, NONEMPTY) | fields.pop("dims", {})
     return Spec(name=name, op=op, args=args, dims=dims, **fields)
 
 
-def x(shape: str = "*b n", name: str = "x", domain: Domain = Domain()) -> Arg:
+def x(shape: str, name: str = "x") -> Arg:
     """A floating argument."""
-    return Arg(name=name, shape=shape, domain=domain)
+    return Arg(name=name, shape=shape)
 
 
 def flag(name: str, shape: str) -> Arg:
@@ -65,15 +65,15 @@ def label(shape: str, of: str) -> Arg:
 
 
 FUNCTIONAL = (
-    spec("relu6", functional.relu6, Arg(name="input", shape="*b n")),
-    spec("elu", functional.elu, Arg(name="input", shape="*b n"), kwargs={"alpha": (1.0, 0.3)}),
-    spec("silu", functional.silu, Arg(name="input", shape="*b n")),
-    spec("gelu", functional.gelu, Arg(name="input", shape="*b n"), kwargs={"approximate": ("none", "tanh")}),
-    spec("softplus", functional.softplus, Arg(name="input", shape="*b n"), kwargs={"beta": (1.0, 2.0)}),
-    spec("hardshrink", functional.hardshrink, Arg(name="input", shape="*b n"), kwargs={"lambd": (0.5, 0.1)}),
-    spec("softshrink", functional.softshrink, Arg(name="input", shape="*b n"), kwargs={"lambd": (0.5, 0.1)}),
-    spec("hardsigmoid", functional.hardsigmoid, Arg(name="input", shape="*b n")),
-    spec("log_softmax", functional.log_softmax, Arg(name="input", shape="*b n"), kwargs={"dim": (-1,)}),
+    spec("relu6", functional.relu6, x("*b n", "input")),
+    spec("elu", functional.elu, x("*b n", "input"), kwargs={"alpha": (1.0, 0.3)}),
+    spec("silu", functional.silu, x("*b n", "input")),
+    spec("gelu", functional.gelu, x("*b n", "input"), kwargs={"approximate": ("none", "tanh")}),
+    spec("softplus", functional.softplus, x("*b n", "input"), kwargs={"beta": (1.0, 2.0)}),
+    spec("hardshrink", functional.hardshrink, x("*b n", "input"), kwargs={"lambd": (0.5, 0.1)}),
+    spec("softshrink", functional.softshrink, x("*b n", "input"), kwargs={"lambd": (0.5, 0.1)}),
+    spec("hardsigmoid", functional.hardsigmoid, x("*b n", "input")),
+    spec("log_softmax", functional.log_softmax, x("*b n", "input"), kwargs={"dim": (-1,)}),
     spec("softmax", functional.softmax, Arg(name="input", shape="b n"), kwargs={"dim": (0, 1)}),
     spec("layer_norm", layer_norm, x("*b n"), x("n", "weight"), x("n", "bias")),
     spec("batch_norm", batch_norm, x("b c"), x("c", "weight"), x("c", "bias"), dims={"b": Dim(lo=2)}),
