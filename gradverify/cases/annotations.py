@@ -38,11 +38,16 @@ _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One parameter of a signature; `annotation` and `default` are EMPTY where there is none."""
+    """One parameter of a signature; `annotation` and `default` are EMPTY where there is none.
+
+    `unresolved`: why the annotation could not be evaluated, in words. `keyword_only`: it is not given by position.
+    """
 
     name: str
     annotation: Any = EMPTY
     default: Any = EMPTY
+    unresolved: str = ""
+    keyword_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,26 +84,28 @@ def parameters(function: Callable[..., Any], names: Mapping[str, Any] | None = N
     plain = inspect.unwrap(getattr(function, "__func__", function))
     scope = {"Tensor": Tensor, "torch": torch, **getattr(plain, "__globals__", {}), **(names or {})}
     return tuple(
-        Parameter(name=p.name, annotation=_resolved(p.annotation, scope, plain), default=p.default)
+        Parameter(
+            name=p.name,
+            default=p.default,
+            keyword_only=p.kind is p.KEYWORD_ONLY,
+            **_resolved(p.annotation, scope),
+        )
         for p in declared
         if p.kind not in _VARIABLE
     )
 
 
-def _resolved(annotation: Any, scope: Mapping[str, Any], owner: Any) -> Any:
-    """An annotation with its forward references resolved; `Tensor` is known even where it is imported for types only."""
+def _resolved(annotation: Any, scope: Mapping[str, Any]) -> dict[str, Any]:
+    """An annotation evaluated, as fields of a Parameter; `Tensor` is known even where it is imported for types only."""
     if annotation is EMPTY:
-        return EMPTY
+        return {}
     holder = SimpleNamespace(__annotations__={"it": annotation})
     try:
-        return typing.get_type_hints(holder, globalns=dict(scope), include_extras=True)["it"]
-    except NameError as error:
-        raise SpecError(
-            f"{getattr(owner, '__qualname__', owner)}: annotation {annotation!r} cannot be resolved ({error}); "
-            "import the name at run time, not under TYPE_CHECKING."
-        ) from None
-    except (SyntaxError, TypeError):
-        return EMPTY
+        return {"annotation": typing.get_type_hints(holder, globalns=dict(scope), include_extras=True)["it"]}
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
+        return {
+            "unresolved": f"its annotation {annotation!r} cannot be evaluated ({error}); import its names at run time"
+        }
 
 
 def op_parameters(op: Any) -> tuple[Parameter, ...] | None:
@@ -121,6 +128,14 @@ def op_parameters(op: Any) -> tuple[Parameter, ...] | None:
             return parameters(op)
 
 
+def takes_any_keyword(op: Any) -> bool:
+    """Whether a callable ends in `**kwargs`."""
+    try:
+        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(op).parameters.values())
+    except (TypeError, ValueError):
+        return False
+
+
 def _of_registered(op: Any) -> tuple[Parameter, ...] | None:
     # The function under @custom_op keeps the shapes in its annotations; the schema keeps only types.
     written = getattr(op, "_init_fn", None)
@@ -135,6 +150,7 @@ def _of_registered(op: Any) -> tuple[Parameter, ...] | None:
             name=a.name,
             annotation=_SCHEMA_TYPES.get(str(a.type), EMPTY),
             default=a.default_value if a.has_default_value() else EMPTY,
+            keyword_only=a.kwarg_only,
         )
         for a in schema.arguments
     )

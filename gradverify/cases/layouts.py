@@ -34,11 +34,17 @@ def possible(shape: tuple[int, ...], name: str) -> bool:
     """Whether a layout differs from the contiguous one for a tensor of this shape."""
     if math.prod(shape) == 0:
         return name == "contiguous"
-    if name in ("transposed", "permuted"):
-        return sum(n > 1 for n in shape) >= 2 and (name == "transposed" or len(shape) > 2)
-    if name == "expanded":
-        return any(n > 1 for n in shape)
-    return len(shape) in (4, 5) if name == "channels_last" else name != STRIDE_ZERO
+    match name:
+        case "transposed":
+            return len(shape) > 1 and min(shape[-2:]) > 1
+        case "permuted":
+            return len(shape) > 2 and sum(n > 1 for n in shape) > 1
+        case "channels_last":
+            return len(shape) in (4, 5) and shape[1] > 1 and max(shape[2:]) > 1
+        case "expanded":
+            return max(shape, default=1) > 1
+        case _:
+            return name != STRIDE_ZERO
 
 
 def repeated_axis(shape: tuple[int, ...]) -> int | None:

@@ -53,10 +53,7 @@ def _primal(arg: Arg, case: Case) -> Tensor | None:
     layout = dict(case.layouts).get(arg.name)
     if arg.name in data:
         recorded = data[arg.name]
-        tensor = None if recorded is None else tensor_of(recorded).to(case.device)
-        # A drawn tensor takes the floating dtype under test: casting up keeps its values.
-        if tensor is not None and tensor.is_floating_point() and tensor.dtype != dtype:
-            tensor = tensor.to(dtype)
+        tensor = None if recorded is None else tensor_of(recorded, floating=dtype, device=case.device)
         return tensor if tensor is None or layout is None else with_layout(tensor, layout)
     regime = dict(case.values).get(arg.name, "normal")
     if regime == values.ABSENT:
@@ -106,7 +103,7 @@ def cotangents(case: Case, outputs: Sequence[Tensor], *, draw: int = 0) -> tuple
     """Standard normal cotangents for the floating outputs, in the layouts of the case; one entry per output.
 
     None for an integer output, and for the words `none` and `unused`. Under `expanded` the values are constant along
-    `layouts.repeated_axis`, under `stride0` all are equal; so the base case of a layout is `with_layout(u, "contiguous")`.
+    `layouts.repeated_axis`, under `stride0` all are equal; so the base case is `with_layout(u, "contiguous")`.
     The word of an output counts among the floating outputs, see `cotangent_words`.
     """
     words = iter(cotangent_words(case, sum(map(_floating, outputs))))
@@ -170,20 +167,24 @@ def datum(tensor: Tensor) -> Datum:
     )
 
 
-def tensor_of(datum: Datum) -> Tensor:
-    """The tensor of a record, with its strides; the exact inverse of `datum` up to storage offset."""
+def tensor_of(datum: Datum, *, floating: torch.dtype | None = None, device: str = "cpu") -> Tensor:
+    """The tensor of a record, with its strides; the exact inverse of `datum` up to storage offset.
+
+    `floating`: the dtype that floating values take instead; casting up keeps them exactly.
+    """
     dtype = dtype_named(datum.dtype)
+    dtype = floating if floating is not None and dtype.is_floating_point else dtype
     read: Any = float.fromhex if dtype.is_floating_point else int
     exact = torch.tensor(
         [read(v) for v in datum.values], dtype=torch.float64 if dtype.is_floating_point else torch.int64
     )
     logical = exact.to(dtype).reshape(datum.shape)
     if logical.numel() == 0:
-        return torch.empty_strided(datum.shape, datum.stride, dtype=dtype)
+        return torch.empty_strided(datum.shape, datum.stride, dtype=dtype, device=device)
     places = _places(datum)
     memory = torch.zeros(int(places.max()) + 1, dtype=dtype)
     memory[places] = logical.reshape(-1)
-    return memory.as_strided(datum.shape, datum.stride)
+    return memory.to(device).as_strided(datum.shape, datum.stride)
 
 
 def _places(datum: Datum) -> Tensor:
@@ -208,5 +209,10 @@ def primals_from(spec: Spec, given: Mapping[str, Any]) -> tuple[dict[str, Datum 
     wrong = [n for n in names if not (isinstance(t := given.get(n), Tensor) or (t is None and names[n].optional))]
     if wrong:
         raise SpecError(f"{spec.name}: inputs= gives {wrong[0]!r} = {given[wrong[0]]!r}; give a tensor.")
+    odd = [n for n, v in given.items() if n in spec.kwargs and not isinstance(v, bool | int | float | str | None)]
+    if odd:
+        raise SpecError(
+            f"{spec.name}: inputs= gives {odd[0]!r} = {given[odd[0]]!r}; give a bool, number, string or None."
+        )
     data = {n: None if given.get(n) is None else datum(given[n]) for n in names}
     return data, {n: v for n, v in given.items() if n in spec.kwargs}

@@ -1,31 +1,18 @@
-"""Shapes by letters: jaxtyping's grammar, parsed once; sizes for the letters; shapes from sizes."""
+"""Shapes by letters: jaxtyping's grammar, parsed once, and evaluated at given sizes."""
 
 from __future__ import annotations
 
 import ast
 import keyword
-import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, TypeVar
+from typing import Literal
 
 from gradverify.errors import SpecError
 from gradverify.records.case import Sizes
-from gradverify.records.spec import Arg, Dim, Spec
-
-MAX_ELEMENTS = 4096
-"""No drawn tensor has more elements: a wrong block tail shows at 129, and a case stays below a millisecond."""
-
-SMALL = (1, 2, 3, 4, 5, 6, 7, 8)
-ODD = (11, 13, 17, 37)
-"""Ordinary sizes above SMALL: primes, so that no block size divides them."""
-
-BLOCKS = (16, 64, 128)
-"""Block sizes to straddle at the edges where the spec names none: what kernels use most."""
-
-Size = TypeVar("Size", int, tuple[int, ...])
+from gradverify.records.spec import Arg, Spec
 
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -166,8 +153,8 @@ def letters(args: Iterable[Arg]) -> dict[str, bool]:
             for letter in axis.letters:
                 if found.setdefault(letter, axis.kind == "variadic") != (axis.kind == "variadic"):
                     raise SpecError(
-                        f"argument {arg.name!r}: {letter!r} of shape {arg.shape!r} is one axis here and many (`*{letter}`) "
-                        f"elsewhere; use two letters."
+                        f"argument {arg.name!r}: {letter!r} of shape {arg.shape!r} is one axis here "
+                        f"and many (`*{letter}`) elsewhere, or the other way round; use two letters."
                     )
     return found
 
@@ -197,99 +184,3 @@ def _validate_domain(spec: Spec, arg: Arg, known: Mapping[str, bool]) -> None:
         raise SpecError(
             f"{spec.name}: argument {arg.name!r} is spd, but the last two axes of {arg.shape!r} are not equal."
         )
-
-
-def ordinary(dim: Dim) -> tuple[int, ...]:
-    """Sizes to try ordinarily, smallest first: small ones, primes, both sides of each block; 0 only where there is no other."""
-    if dim.choices is not None:
-        return tuple(sorted(set(dim.choices) - {0})) or (0,)
-    low = max(dim.lo, 1)
-    wanted = {low - 1 + n for n in SMALL} | {n for n in ODD if n >= low} | set(_straddling(dim.around))
-    return _within(dim, wanted - {0}) or (dim.lo,)
-
-
-def edges(dim: Dim) -> tuple[int, ...]:
-    """Sizes at the edges: 1, 0, then both sides of each block and of its double."""
-    if dim.choices is not None:
-        return tuple(sorted(set(dim.choices), key=_one_first))
-    wanted = {0, 1, dim.lo, *_straddling(dim.around or BLOCKS), *(() if dim.hi is None else (dim.hi,))}
-    return tuple(sorted(_within(dim, wanted), key=_one_first))
-
-
-def _straddling(blocks: Iterable[int]) -> Iterator[int]:
-    for block in blocks:
-        yield from (block - 1, block, block + 1, 2 * block + 1)
-
-
-def _within(dim: Dim, sizes: Iterable[int]) -> tuple[int, ...]:
-    return tuple(sorted(n for n in set(sizes) if dim.lo <= n and (dim.hi is None or n <= dim.hi)))
-
-
-def _one_first(size: int) -> tuple[bool, int]:
-    return size != 1, size
-
-
-def fitting(
-    letter: str, candidates: tuple[Size, ...], outline: Outline, *, known: Mapping[str, Sizes]
-) -> tuple[Size, ...]:
-    """Those sizes of a letter that keep every tensor within MAX_ELEMENTS and no expression negative.
-
-    `known`: sizes of the letters drawn before. Where nothing fits, what comes nearest: who asks for large tensors gets them.
-    """
-    touched = outline.touching[letter]
-    expressions = any(axis.tree is not None for arg in touched for axis in parse(arg.shape, arg.name))
-    if not expressions and _elements(touched, outline.least, {**known, letter: candidates[-1]}) <= MAX_ELEMENTS:
-        return candidates
-    cost = {n: _elements(touched, outline.least, {**known, letter: n}) for n in candidates}
-    return tuple(n for n, elements in cost.items() if elements <= MAX_ELEMENTS) or (min(cost, key=lambda n: cost[n]),)
-
-
-def _elements(args: Iterable[Arg], least: Mapping[str, Sizes], known: Mapping[str, Sizes]) -> float:
-    """Elements of the largest tensor, letters to come at their least; infinite where a size is negative."""
-    return max((math.prod(_count(axis, least, known) for axis in parse(a.shape, a.name)) for a in args), default=0)
-
-
-def _count(axis: Axis, least: Mapping[str, Sizes], known: Mapping[str, Sizes]) -> float:
-    if axis.tree is not None and not all(n in known for n in axis.letters):
-        return 1
-    try:
-        size = axis_size(axis, {**least, **known})
-    except ZeroDivisionError:
-        return math.inf
-    count = math.prod(max(n, 1) for n in size) if isinstance(size, tuple) else size
-    return math.inf if count < 0 else max(count, 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outline:
-    """Everything about a spec's sizes that is fixed before the first draw.
-
-    Attributes:
-        variadic: letter -> whether it stands for many axes, in order of first appearance.
-        ordinary, edges: letter -> candidate sizes, the simplest first and the largest last.
-        least: letter -> its least ordinary size.
-        touching: letter -> the arguments whose shape it is in.
-    """
-
-    variadic: Mapping[str, bool]
-    ordinary: Mapping[str, tuple[int, ...]]
-    edges: Mapping[str, tuple[int, ...]]
-    least: Mapping[str, Sizes]
-    touching: Mapping[str, tuple[Arg, ...]]
-
-
-def outline(spec: Spec) -> Outline:
-    """The sizes to draw from. Raises SpecError where the spec contradicts itself."""
-    validate(spec)
-    variadic = letters(spec.args)
-    dims = {n: spec.dims.get(n, Dim()) for n in variadic}
-    sizes = {n: ordinary(d) for n, d in dims.items()}
-    # An index needs something to point at.
-    indexed = {a.domain.of for a in spec.args if a.domain.kind == "index"}
-    return Outline(
-        variadic=variadic,
-        ordinary=sizes,
-        edges={n: tuple(s for s in edges(d) if s or n not in indexed) or sizes[n] for n, d in dims.items()},
-        least={n: () if variadic[n] else s[0] for n, s in sizes.items()},
-        touching={n: tuple(a for a in spec.args if n in letters([a])) for n in variadic},
-    )

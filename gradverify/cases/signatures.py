@@ -18,6 +18,7 @@ from gradverify.cases.annotations import (
     is_empty,
     op_parameters,
     parameters,
+    takes_any_keyword,
 )
 from gradverify.cases.materialise import dtype_named
 from gradverify.errors import SpecError
@@ -39,7 +40,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WAYS_OUT = (
-    "  name them:      --arg '{name}=*b k'   (`*b` any axes, `k` one axis, the same letter the same size; '' a scalar)\n"
+    "  name them:      --arg '{name}=*b k'   (`*b` any axes, `k` one axis, one letter is one size; nothing: a scalar)\n"
     '  annotate them:  {name}: Annotated[Tensor, "*b k"] in the signature of the op\n'
     "  or declare them in a spec file: @gradverify.spec(op) over a typed reference function"
 )
@@ -134,7 +135,8 @@ def spec_from_op(
     scalars = values | {p.name: v for p in known if tensors.get(p.name, p) is None and (v := documented(p)) is not None}
     missing = [p.name for p in known if tensors.get(p.name) is None and p.name not in scalars and _needed(p)]
     if missing or not any(tensors.values()):
-        raise SpecError(_cannot_tell(target, missing or [p.name for p in known] or ["x"]))
+        reasons = "".join(f"\n  {p.name}: {p.unresolved}" for p in known if p.name in missing and p.unresolved)
+        raise SpecError(_cannot_tell(target, missing or [p.name for p in known] or ["x"]) + reasons)
     origin = (
         "from --arg" if shapes else f"from annotations on {'forward()' if hasattr(op, 'forward') else 'the signature'}"
     )
@@ -221,10 +223,8 @@ def _declared(
         elif values is not None:
             kwargs[p.name] = values
         elif _needed(p):
-            raise SpecError(
-                f'{name}: GV901 cannot tell the shapes of {p.name}; annotate it as {p.name}: Annotated[Tensor, "*b k"], '
-                "or, if it is no tensor, give it a default."
-            )
+            remedy = f'annotate it as {p.name}: Annotated[Tensor, "*b k"], or, if it is no tensor, give it a default'
+            raise SpecError(f"{name}: GV901 cannot tell the shapes of {p.name}; {p.unresolved or remedy}.")
     _refuse_unknown(name, "kwargs", given, kwargs)
     return tuple(args), kwargs
 
@@ -249,7 +249,20 @@ def _spec(
     made = Spec(**{**given, "op": op, "args": args, "kwargs": dict(kwargs), "order": order})
     if made.inputs is None:
         shapes_.validate(made)
+        _validate_names(made)
     return made
+
+
+def _validate_names(spec: Spec) -> None:
+    """Raise SpecError where `where` or an example names what is neither a letter nor a keyword."""
+    known = [*shapes_.letters(spec.args), *spec.kwargs]
+    for example in spec.examples:
+        _refuse_unknown(spec.name, "examples", {**example.dims, **example.kwargs}, known)
+    _refuse_unknown(spec.name, "where", _asked_for(spec.where), known)
+
+
+def _asked_for(where: Callable[..., bool] | None) -> list[str]:
+    return [p.name for p in (where and parameters(where)) or () if _needed(p)]
 
 
 def _as_declared(names: tuple[str, ...], reference: Any) -> tuple[str, ...]:
@@ -265,21 +278,21 @@ def _order(name: str, names: tuple[str, ...], op: Any) -> tuple[str, ...]:
         return names
     theirs = [p.name for p in found]
     surplus = [p.name for p in found if p.name not in names and _needed(p)]
-    if set(names) <= set(theirs) and not surplus and _gapless(names, theirs):
-        return tuple(n for n in theirs if n in names)
+    extra = tuple(n for n in names if n not in theirs)
+    if not surplus and _gapless(names, found) and (not extra or takes_any_keyword(op)):
+        return (*(n for n in theirs if n in names), *extra)
     if len(names) == len(theirs):
         return names
-    strange = [n for n in names if n not in theirs]
-    what = (
-        f"has no {strange[0]!r}" if strange else f"also needs {(surplus or [n for n in theirs if n not in names])[0]!r}"
-    )
+    missing = surplus or [n for n in theirs if n not in names]
+    what = f"has no {extra[0]!r}" if extra else f"also needs {missing[0]!r}"
     raise SpecError(f"{name}: the op takes ({', '.join(theirs)}) and {what}; declare the same arguments in the spec.")
 
 
-def _gapless(names: Iterable[str], theirs: Sequence[str]) -> bool:
-    """Whether the names are the first of theirs: a Function is called by position, so none may be skipped."""
-    wanted = set(names)
-    return set(theirs[: len(wanted)]) == wanted
+def _gapless(names: Iterable[str], found: Iterable[Parameter]) -> bool:
+    """Whether the names are the first by position: a Function is called by position, so none may be skipped."""
+    positional = [p.name for p in found if not p.keyword_only]
+    wanted = set(names) & set(positional)
+    return set(positional[: len(wanted)]) == wanted
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:

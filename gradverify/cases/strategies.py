@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from gradverify.cases import layouts, shapes, values
+from gradverify.cases import layouts, shapes, sizes, values
 from gradverify.cases.materialise import datum, primals_from
 from gradverify.errors import SpecError
 from gradverify.records.case import Case, Datum, Scalar, Sizes
@@ -23,8 +23,12 @@ RANKS = (1, 0, 2, 2, 3)
 """Numbers of axes of a variadic letter, the simplest first."""
 
 SEEDS = 2**16
+
+MASKED = 6
+"""Up to so many arguments every mask is drawn; above, one alone, all but one, and all."""
+
 WORDS = 4
-"""Cotangent words drawn for a claim that varies them: how many outputs there are is not known before the op is called."""
+"""Cotangent words drawn under `partial`: how many outputs there are is not known before the op is called."""
 
 COTANGENT_LAYOUTS = (
     "contiguous",
@@ -42,7 +46,7 @@ ABSENTEES = frozenset({"forward", "vjp", "partial"})
 """Claims in which an optional argument may be None."""
 
 WILD = frozenset({"forward", "vjp"})
-"""Claims that draw every regime of values; `linear` draws the tame ones and their scalings, the others the tame ones."""
+"""Claims that draw every regime of values; `linear` draws the tame ones and scales, the others the tame ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,7 @@ class Plan:
     claim: str
     dtype: str
     device: str
-    sizes: shapes.Outline
+    sizes: sizes.Outline
 
 
 def cases(spec: Spec, claim: str, *, dtype: str = "float64", device: str = "cpu") -> SearchStrategy[Case]:
@@ -100,7 +104,7 @@ def _pinned(plan: Plan, given: Mapping[str, Any]) -> Case:
 
 
 def _plan(spec: Spec, claim: str, dtype: str, device: str) -> Plan:
-    return Plan(spec=spec, claim=claim, dtype=dtype, device=device, sizes=shapes.outline(spec))
+    return Plan(spec=spec, claim=claim, dtype=dtype, device=device, sizes=sizes.outline(spec))
 
 
 def _case(plan: Plan, *, dims: Mapping[str, Sizes], kwargs: Mapping[str, Scalar], **fields: Any) -> Case:
@@ -120,10 +124,12 @@ def _cases(draw: DrawFn, plan: Plan) -> Case:
     spec = plan.spec
     hooked = spec.inputs is not None
     dims = {} if hooked else _dims(draw, plan)
-    layout = _layouts(draw, plan, dims) if plan.claim == "layout" and not hooked else {}
+    layout = {} if hooked else _layouts(draw, plan, {a.name: shapes.shape_of(a, dims) for a in spec.args})
     kwargs = {n: draw(st.sampled_from(documented)) for n, documented in spec.kwargs.items()}
     regimes = {} if hooked else _regimes(draw, plan, layout)
     data, given = _data(draw, spec)
+    if hooked:
+        layout = _layouts(draw, plan, {n: d.shape for n, d in data.items() if d is not None})
     absent = {n for n, r in regimes.items() if r == values.ABSENT} | {n for n, d in data.items() if d is None}
     return _case(
         plan,
@@ -144,9 +150,9 @@ def _dims(draw: DrawFn, plan: Plan) -> dict[str, Sizes]:
     focus = draw(st.sampled_from((*names, "all"))) if plan.claim == "edges" and names else None
     dims: dict[str, Sizes] = {}
     for name in names:
-        sizes = plan.sizes.edges[name] if focus in (name, "all") else plan.sizes.ordinary[name]
+        options = plan.sizes.edges[name] if focus in (name, "all") else plan.sizes.ordinary[name]
         several = plan.sizes.variadic[name]
-        dims[name] = _several(draw, plan, name, sizes, dims) if several else _one(draw, plan, name, sizes, dims)
+        dims[name] = _several(draw, plan, name, options, dims) if several else _one(draw, plan, name, options, dims)
     for arg in plan.spec.args:
         for axis in shapes.parse(arg.shape, arg.name):
             if axis.broadcast:
@@ -154,15 +160,17 @@ def _dims(draw: DrawFn, plan: Plan) -> dict[str, Sizes]:
     return dims
 
 
-def _one(draw: DrawFn, plan: Plan, name: str, sizes: tuple[int, ...], dims: Mapping[str, Sizes]) -> int:
-    return draw(st.sampled_from(shapes.fitting(name, sizes, plan.sizes, known=dims)))
+def _one(draw: DrawFn, plan: Plan, name: str, options: tuple[int, ...], dims: Mapping[str, Sizes]) -> int:
+    return draw(st.sampled_from(sizes.fitting(name, options, plan.sizes, known=dims)))
 
 
-def _several(draw: DrawFn, plan: Plan, name: str, sizes: tuple[int, ...], dims: Mapping[str, Sizes]) -> tuple[int, ...]:
+def _several(
+    draw: DrawFn, plan: Plan, name: str, options: tuple[int, ...], dims: Mapping[str, Sizes]
+) -> tuple[int, ...]:
     drawn: tuple[int, ...] = ()
     for _ in range(draw(st.sampled_from(RANKS))):
-        candidates = tuple((*drawn, n) for n in sizes)
-        drawn = draw(st.sampled_from(shapes.fitting(name, candidates, plan.sizes, known=dims)))
+        candidates = tuple((*drawn, n) for n in options)
+        drawn = draw(st.sampled_from(sizes.fitting(name, candidates, plan.sizes, known=dims)))
     return drawn
 
 
@@ -172,14 +180,17 @@ def _broadcast(draw: DrawFn, size: Sizes) -> Sizes:
     return draw(st.sampled_from((size, 1)))
 
 
-def _layouts(draw: DrawFn, plan: Plan, dims: Mapping[str, Sizes]) -> dict[str, str]:
-    names = {a.name: _offered(plan.spec, a, shapes.shape_of(a, dims)) for a in plan.spec.args}
-    drawn = {n: draw(st.sampled_from(offered)) for n, offered in names.items() if len(offered) > 1}
-    return {n: name for n, name in drawn.items() if name != "contiguous"}
+def _layouts(draw: DrawFn, plan: Plan, found: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    if plan.claim != "layout":
+        return {}
+    offered = {name: _offered(plan.spec, plan.spec.arg(name), shape) for name, shape in found.items()}
+    drawn = {name: draw(st.sampled_from(options)) for name, options in offered.items()}
+    return {name: layout for name, layout in drawn.items() if layout != "contiguous"}
 
 
 def _offered(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, ...]:
-    uneven = arg.domain.kind in ("prob", "spd") or arg.domain.avoid_ties or arg.strategy is not None
+    given = arg.strategy is not None or spec.inputs is not None
+    uneven = arg.domain.kind in ("prob", "spd") or arg.domain.avoid_ties or given
     names = [n for n in spec.layouts or ALL if layouts.possible(shape, n) and not (n == "expanded" and uneven)]
     return tuple(dict.fromkeys(("contiguous", *names)))
 
@@ -187,12 +198,10 @@ def _offered(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, ...]:
 def _regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict[str, str]:
     """One argument at a time is out of the ordinary, or each on its own; so most cases can be judged."""
     names = tuple(a.name for a in plan.spec.args)
-    focus = draw(st.sampled_from(("", "", *names, *(("each",) if len(names) > 1 else ())))) if names else ""
-    return {
-        a.name: values.REPEATED if layout.get(a.name) == "expanded" else draw(st.sampled_from(choices))
-        for a in plan.spec.args
-        if (choices := _choices(plan, a, wild=focus in (a.name, "each")))
-    }
+    several = ("each",) if len(names) > 1 else ()
+    focus = draw(st.sampled_from((*[""] * len(names), *names, *several))) if plan.claim in WILD | {"linear"} else ""
+    drawn = {a.name: draw(st.sampled_from(_choices(plan, a, wild=focus in (a.name, "each")))) for a in plan.spec.args}
+    return drawn | {name: values.REPEATED for name, word in layout.items() if word == "expanded"}
 
 
 def _choices(plan: Plan, arg: Arg, *, wild: bool) -> tuple[str, ...]:
@@ -233,8 +242,8 @@ def _own(value: Any, spec: Spec, arg: Arg) -> Datum | None:
 def _mask(draw: DrawFn, claim: str, names: tuple[str, ...]) -> tuple[str, ...]:
     if claim != "partial" or len(names) < 2:
         return names
-    subsets = [s for k in range(1, len(names) + 1) for s in itertools.combinations(names, k)]
-    return draw(st.sampled_from(subsets))
+    counts = range(1, len(names) + 1) if len(names) <= MASKED else (1, len(names) - 1, len(names))
+    return draw(st.sampled_from([s for k in counts for s in itertools.combinations(names, k)]))
 
 
 def _words(draw: DrawFn, claim: str) -> tuple[str, ...]:

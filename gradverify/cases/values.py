@@ -27,7 +27,7 @@ ABSENT = "none"
 """An optional argument is None."""
 
 MARGIN = 0.05
-"""Distance kept from a point to avoid, relative to max(1, |point|): more than finite differences step at first (2^-9)."""
+"""Distance kept from a point to avoid, relative to max(1, |point|): more than the first steps of differences (2^-9)."""
 
 GAP = 0.05
 """Least distance between two entries under `avoid_ties`, for entries of size 1."""
@@ -35,7 +35,7 @@ GAP = 0.05
 COMMON = {
     "ones": 1,
     "decimals": 3,
-    "ramp": 1,
+    "ramp": 2,
     "normal": 16,
     "zeros": 1,
     "ties": 1,
@@ -87,7 +87,7 @@ def regimes(domain: Domain, dtype: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def tame(domain: Domain, *, scaled: bool = False, dtype: str = "float64") -> tuple[str, ...]:
-    """The regimes that trouble no op: short decimals and normal numbers; and their scalings where these are asked for."""
+    """The regimes that trouble no op: short decimals and normal numbers; and the scales where these are asked for."""
     wanted = {"decimals": 1, "normal": 4}
     offered = [name for name, times in wanted.items() if _offers(domain, name) for _ in range(times)]
     return (*offered, *(n for n in SCALED if scaled and _offers_scale(domain, SCALED[n], dtype)))
@@ -98,7 +98,7 @@ def _offers(domain: Domain, name: str) -> bool:
         return True
     if domain.kind not in ("real", "positive"):
         return name in _SPECIAL[domain.kind]
-    if domain.avoid_ties and name in ("ones", "zeros", "ties", "bounds"):
+    if domain.avoid_ties and name != "ramp":
         return False
     match name:
         case "zeros":
@@ -217,15 +217,22 @@ def _fit(values: Tensor, regime: str, draw: Draw) -> Tensor:
     lo, hi = _lowest(draw.domain), _highest(draw.domain)
     if values.numel() == 0 or (bool((values >= lo).all()) and bool((values <= hi).all())):
         return values
-    if regime in ("bounds", "zeros"):
+    if regime in ("bounds", "zeros", "saturated"):
         return values.clamp(lo, hi)
-    if math.isinf(lo) or math.isinf(hi):
-        return lo + (values - lo).abs() if math.isinf(hi) else hi - (values - hi).abs()
-    if regime == "saturated":
-        return values.clamp(lo, hi)
+    # A scale is offered only where each bound is 0 or far: a reflection at 0 keeps it.
+    if math.isinf(lo) or math.isinf(hi) or regime in SCALED:
+        return _reflected(values, lo, hi, distinct=draw.domain.avoid_ties)
     mapped = lo + (hi - lo) * _unit(values)
     short = ((mapped * 100).round() / 100).clamp(lo if lo else min(0.01, hi), hi)
     return short if regime in ("decimals", "ones") and not draw.domain.avoid_ties else mapped
+
+
+def _reflected(values: Tensor, lo: float, hi: float, *, distinct: bool) -> Tensor:
+    """Values on the right side of the bound that they crossed; shifted instead where a reflection might make ties."""
+    if distinct:
+        room = (values.max() - values.min() + GAP * values.abs().max()) / max(values.numel(), 1)
+        return values - values.min() + lo + room if bool((values < lo).any()) else values - values.max() + hi - room
+    return lo + (values - lo).abs() if bool((values < lo).any()) else hi - (values - hi).abs()
 
 
 def _unit(values: Tensor) -> Tensor:
@@ -245,7 +252,7 @@ def _apart(values: Tensor, *, scale: float) -> Tensor:
 
 
 def _away(values: Tensor, domain: Domain) -> Tensor:
-    """Values within the margin of a point to avoid, moved off it to their own side, or to the side inside the bounds."""
+    """Values within the margin of a point to avoid, moved off it: to their own side, or to that inside the bounds."""
     lo, hi = _lowest(domain), _highest(domain)
     for point in domain.avoid:
         margin = _margin(domain, point)
@@ -275,8 +282,9 @@ def _limits(draw: Draw) -> tuple[int, int]:
     domain = draw.domain
     if domain.kind == "index":
         return 0, max(draw.size - 1, 0)
-    lo = -5 if domain.lo is None else math.ceil(domain.lo)
-    return lo, lo + 10 if domain.hi is None else math.floor(domain.hi)
+    # Where nothing is said, 0 and 1: an integer that is an index in truth rarely points outside with them.
+    lo = 0 if domain.lo is None else math.ceil(domain.lo)
+    return lo, lo + 1 if domain.hi is None else math.floor(domain.hi)
 
 
 def _constant(draw: Draw, value: float) -> Tensor:

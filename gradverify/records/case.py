@@ -44,8 +44,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         kwargs: value of each keyword that the spec documents.
         values: argument -> regime of its values; an argument that is not named is `normal`.
         differentiate: names of the primals that require grad.
-        cotangents: one word per differentiable output: a layout name, `none` (undefined), or `unused`.
-            Empty: contiguous cotangents for all outputs.
+        cotangents: one word per floating output: a layout name, `none` (undefined), or `unused`; cycled where
+            there are more outputs than words. Empty: contiguous cotangents for all outputs.
         data: concrete inputs, argument -> Datum, where `inputs=`, an example or a replay gave them.
     """
 
