@@ -89,6 +89,7 @@ FAULTS = (
     ),
     fault(
         "gradient_normalised",
+        must_fail=("linear", "vjp"),
         wrong=SoftSignUnit,
         right=SoftSign,
         args=[arg("x", "n", SMALL)],
@@ -105,6 +106,7 @@ FAULTS = (
     ),
     fault(
         "cotangent_ignored",
+        must_fail=("linear", "vjp"),
         wrong=PowerMeanOfOne,
         right=PowerMean,
         args=[arg("x", "b n", POSITIVE)],

@@ -246,6 +246,7 @@ class ExcessAtBound(Excess):
 FAULTS = (
     fault(
         "prod_divides_by_input",
+        code="GV111",
         wrong=ProdDivides,
         right=Prod,
         args=[arg("x", "b n", SMALL)],
@@ -276,6 +277,7 @@ FAULTS = (
     ),
     fault(
         "sigmoid_overflows",
+        code="GV111",
         wrong=SigmoidOverflow,
         right=Sigmoid,
         args=[arg("x", "*b")],
@@ -285,6 +287,7 @@ FAULTS = (
     ),
     fault(
         "logsumexp_not_shifted",
+        code="GV111",
         wrong=LogSumExpUnshifted,
         right=LogSumExp,
         args=[arg("x", "b n")],
@@ -294,6 +297,7 @@ FAULTS = (
     ),
     fault(
         "row_masked_out",
+        code="GV111",
         wrong=MaskedSoftmaxNaN,
         right=MaskedSoftmax,
         args=[arg("x", "b n"), mask("keep", "b n")],
@@ -304,6 +308,7 @@ FAULTS = (
     ),
     fault(
         "norm_at_zero",
+        code="GV111",
         wrong=LengthNaN,
         right=Length,
         args=[arg("x", "b n")],
