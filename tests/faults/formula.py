@@ -6,9 +6,8 @@ import math
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, SMALL, arg, pair
+from tests.faults.record import NONEMPTY, SMALL, Rule, arg, pair
 
 fault = partial(pair, cls="formula")
 
@@ -17,7 +16,7 @@ def softmax(x):
     return torch.softmax(x, -1)
 
 
-class Softmax(Function):
+class Softmax(Rule):
     @staticmethod
     def forward(ctx, x):
         y = softmax(x)
@@ -46,7 +45,7 @@ def normalised_attention(q, k, v):
     return numerator / (fq * fk.cumsum(0)).sum(-1, keepdim=True)
 
 
-class NormalisedAttention(Function):
+class NormalisedAttention(Rule):
     cut = False
 
     @staticmethod
@@ -88,7 +87,7 @@ def splat(d, conic):
     return torch.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
 
 
-class Splat(Function):
+class Splat(Rule):
     @staticmethod
     def forward(ctx, d, conic):
         y = splat(d, conic)
@@ -120,7 +119,7 @@ def rms_norm(x, w):
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-3) * w
 
 
-class RMSNorm(Function):
+class RMSNorm(Rule):
     @staticmethod
     def forward(ctx, x, w):
         r = torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-3)
@@ -147,7 +146,7 @@ def layer_norm(x):
     return (x - x.mean(-1, keepdim=True)) * torch.rsqrt(x.var(-1, unbiased=False, keepdim=True) + 1e-2)
 
 
-class LayerNorm(Function):
+class LayerNorm(Rule):
     @staticmethod
     def forward(ctx, x):
         r = torch.rsqrt(x.var(-1, unbiased=False, keepdim=True) + 1e-2)
@@ -175,7 +174,7 @@ def gelu_tanh(x):
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-class GeluTanh(Function):
+class GeluTanh(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -206,7 +205,7 @@ def bilinear(x, a, y):
     return torch.einsum("bi,ij,bj->b", x, a, y)
 
 
-class Bilinear(Function):
+class Bilinear(Rule):
     @staticmethod
     def forward(ctx, x, a, y):
         ctx.save_for_backward(x, a, y)
@@ -238,7 +237,7 @@ def solve(a, b):
     return torch.linalg.solve_triangular(unit_lower(a), b, upper=False)
 
 
-class Solve(Function):
+class Solve(Rule):
     @staticmethod
     def forward(ctx, a, b):
         y = solve(a, b)

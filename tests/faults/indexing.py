@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
 from gradverify.records.spec import Dim
-from tests.faults.record import arg, integers, pair
+from tests.faults.record import Rule, arg, integers, pair
 
 fault = partial(pair, cls="indexing")
 
@@ -18,7 +17,7 @@ def embedding(table, rows):
     return torch.sin(table[rows])
 
 
-class Embedding(Function):
+class Embedding(Rule):
     @staticmethod
     def forward(ctx, table, rows):
         ctx.save_for_backward(table, rows)
@@ -58,7 +57,7 @@ def padded_lookup(table, rows):
     return table[rows.clamp_min(0)].square() * (rows >= 0)[:, None]
 
 
-class PaddedLookup(Function):
+class PaddedLookup(Rule):
     @staticmethod
     def forward(ctx, table, rows):
         ctx.save_for_backward(table, rows)
@@ -85,7 +84,7 @@ def pool(x):
     return x.unfold(1, 3, 1).amax(-1)
 
 
-class Pool(Function):
+class Pool(Rule):
     @staticmethod
     def forward(ctx, x):
         window = x.unfold(1, 3, 1).max(-1)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, POSITIVE, arg, integers, pair
+from tests.faults.record import NONEMPTY, POSITIVE, Rule, arg, integers, pair
 
 fault = partial(pair, cls="kwargs")
 
@@ -19,7 +18,7 @@ def batch_norm(x, mean, var, training=True):
     return (x - mean) * torch.rsqrt(var + 0.1)
 
 
-class BatchNorm(Function):
+class BatchNorm(Rule):
     @staticmethod
     def forward(ctx, x, mean, var, training=True):
         ctx.training = training
@@ -54,7 +53,7 @@ def group_norm(x, w, groups=1):
     return w * (parts * torch.rsqrt(parts.square().mean(-1, keepdim=True) + 0.1)).flatten(-2)
 
 
-class GroupNorm(Function):
+class GroupNorm(Rule):
     @staticmethod
     def forward(ctx, x, w, groups=1):
         ctx.groups = groups
@@ -88,7 +87,7 @@ def nll(x, target, reduction="mean"):
     return {"mean": loss.mean, "sum": loss.sum, "none": loss.clone}[reduction]()
 
 
-class Nll(Function):
+class Nll(Rule):
     @staticmethod
     def forward(ctx, x, target, reduction="mean"):
         ctx.reduction = reduction
@@ -127,7 +126,7 @@ def _weights(q, k, scale, causal):
     return torch.softmax(s.masked_fill(later, -torch.inf) if causal else s, -1)
 
 
-class CausalAttention(Function):
+class CausalAttention(Rule):
     @staticmethod
     def forward(ctx, q, k, v, scale=0.5, causal=False):
         ctx.scale, ctx.causal = scale, causal

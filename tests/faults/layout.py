@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, arg, pair
+from tests.faults.record import NONEMPTY, Rule, arg, pair
 
 fault = partial(pair, cls="layout", primary="layout")
 
@@ -29,7 +28,7 @@ def log_mean(x):
     return torch.logsumexp(x, -1) - torch.log(torch.tensor(float(x.shape[-1]), dtype=x.dtype))
 
 
-class LogMean(Function):
+class LogMean(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -53,7 +52,7 @@ def silu(x):
     return x * torch.sigmoid(x)
 
 
-class Silu(Function):
+class Silu(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -111,7 +110,7 @@ def local_contrast(x):
     return x[:, 1:] * x[:, :-1]
 
 
-class LocalContrast(Function):
+class LocalContrast(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -143,7 +142,7 @@ def cubes(x):
     return x**3 / 3
 
 
-class Cubes(Function):
+class Cubes(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)

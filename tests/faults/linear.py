@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, POSITIVE, SMALL, arg, pair
+from tests.faults.record import NONEMPTY, POSITIVE, SMALL, Rule, arg, pair
 
 fault = partial(pair, cls="nonlinear", primary="linear")
 
@@ -16,7 +15,7 @@ def soft_sign(x):
     return x / (1 + x.abs())
 
 
-class SoftSign(Function):
+class SoftSign(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -57,7 +56,7 @@ def power_mean(x):
     return x.pow(3).mean(-1).pow(1 / 3)
 
 
-class PowerMean(Function):
+class PowerMean(Rule):
     @staticmethod
     def forward(ctx, x):
         y = power_mean(x)

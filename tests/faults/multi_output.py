@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, POSITIVE, SMALL, arg, pair
+from tests.faults.record import NONEMPTY, POSITIVE, SMALL, Rule, arg, pair
 
 fault = partial(pair, cls="multi-output")
 
@@ -17,7 +16,7 @@ def attention_with_lse(s, v):
     return torch.softmax(s, -1) @ v, torch.logsumexp(s, -1)
 
 
-class AttentionWithLse(Function):
+class AttentionWithLse(Rule):
     @staticmethod
     def forward(ctx, s, v):
         out, lse = attention_with_lse(s, v)
@@ -45,7 +44,7 @@ def spread_and_mean(x):
     return torch.var_mean(x, -1, unbiased=False)
 
 
-class SpreadAndMean(Function):
+class SpreadAndMean(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -71,7 +70,7 @@ def polar(r, angle):
     return r * torch.cos(angle), r * torch.sin(angle)
 
 
-class Polar(Function):
+class Polar(Rule):
     @staticmethod
     def forward(ctx, r, angle):
         ctx.save_for_backward(r, angle)
@@ -97,7 +96,7 @@ def split_sort(x):
     return tuple(torch.sort(x, -1))
 
 
-class SplitSort(Function):
+class SplitSort(Rule):
     @staticmethod
     def forward(ctx, x):
         y, where = split_sort(x)

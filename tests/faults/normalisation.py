@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 from torch.nn import functional
 
 from gradverify.records.spec import Dim
-from tests.faults.record import NONEMPTY, POSITIVE, arg, integers, mask, pair
+from tests.faults.record import NONEMPTY, POSITIVE, Rule, arg, integers, mask, pair
 
 fault = partial(pair, cls="normalisation")
 
@@ -25,7 +24,7 @@ def _one_hot_gap(x, target):
     return torch.softmax(x, -1) - functional.one_hot(target.clamp_min(0), x.shape[-1])
 
 
-class CrossEntropy(Function):
+class CrossEntropy(Rule):
     @staticmethod
     def forward(ctx, x, target):
         ctx.save_for_backward(x, target)
@@ -54,7 +53,7 @@ def weighted_loss(x, target, weight):
     return -(w * picked).sum() / w.sum()
 
 
-class WeightedLoss(Function):
+class WeightedLoss(Rule):
     @staticmethod
     def forward(ctx, x, target, weight):
         ctx.save_for_backward(x, target, weight)
@@ -81,7 +80,7 @@ def masked_mean(x, keep):
     return (x * keep[..., None]).sum(1) / keep.sum(1, keepdim=True).clamp_min(1)
 
 
-class MaskedMean(Function):
+class MaskedMean(Rule):
     @staticmethod
     def forward(ctx, x, keep):
         ctx.save_for_backward(keep)
@@ -107,7 +106,7 @@ def rank_mean(x):
     return torch.log(torch.cosh(x)).mean(1).mean(0)
 
 
-class RankMean(Function):
+class RankMean(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -133,7 +132,7 @@ def expert(x, w):
     return torch.relu(x @ w).mean(0)
 
 
-class Expert(Function):
+class Expert(Rule):
     @staticmethod
     def forward(ctx, x, w):
         ctx.save_for_backward(x, w)
@@ -161,7 +160,7 @@ def standardise(x):
     return x / torch.sqrt(x.var(-1, keepdim=True) + 0.1)
 
 
-class Standardise(Function):
+class Standardise(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)

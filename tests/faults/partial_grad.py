@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, POSITIVE, SMALL, arg, pair
+from tests.faults.record import NONEMPTY, POSITIVE, SMALL, Rule, arg, pair
 
 fault = partial(pair, cls="partial-grad", primary="partial")
 
@@ -17,7 +16,7 @@ def biased_scores(s, mask):
     return torch.log_softmax(s + mask, -1)
 
 
-class BiasedScores(Function):
+class BiasedScores(Rule):
     @staticmethod
     def forward(ctx, s, mask):
         y = biased_scores(s, mask)
@@ -46,7 +45,7 @@ def scaled_norm(x, w):
     return w * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 0.01)
 
 
-class ScaledNorm(Function):
+class ScaledNorm(Rule):
     @staticmethod
     def forward(ctx, x, w):
         ctx.save_for_backward(x, w)
@@ -91,7 +90,7 @@ def value_and_energy(x):
     return torch.sin(x), x.square().sum(-1) / 2
 
 
-class ValueAndEnergy(Function):
+class ValueAndEnergy(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.set_materialize_grads(False)
@@ -118,7 +117,7 @@ def weighted_hinge(x, w):
     return w * (1 - x).clamp_min(0)
 
 
-class WeightedHinge(Function):
+class WeightedHinge(Rule):
     @staticmethod
     def forward(ctx, x, w):
         ctx.save_for_backward(x, w)

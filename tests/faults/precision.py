@@ -6,10 +6,9 @@ import math
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
 from gradverify.records.spec import Dim
-from tests.faults.record import NONEMPTY, SMALL, Domain, arg, pair
+from tests.faults.record import NONEMPTY, SMALL, Domain, Rule, arg, pair
 
 fault = partial(pair, cls="precision")
 
@@ -18,7 +17,7 @@ def softplus(x):
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
-class Softplus(Function):
+class Softplus(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -49,7 +48,7 @@ def gelu(x):
     return x * torch.special.ndtr(x)
 
 
-class Gelu(Function):
+class Gelu(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -85,7 +84,7 @@ def affine(x, b):
     return torch.atan(x + b)
 
 
-class Affine(Function):
+class Affine(Rule):
     @staticmethod
     def forward(ctx, x, b):
         ctx.save_for_backward(x, b)
@@ -124,7 +123,7 @@ def whiten(x):
     return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-3)
 
 
-class Whiten(Function):
+class Whiten(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -158,7 +157,7 @@ def two_scales(x):
     return torch.tanh(x), 1e-8 * x**3
 
 
-class TwoScales(Function):
+class TwoScales(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -180,7 +179,7 @@ def cosines(x):
     return torch.cos(x)
 
 
-class Cosines(Function):
+class Cosines(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -207,7 +206,7 @@ def tiny_loss(x, t):
     return 1e-6 * torch.log(torch.cosh(x - t)).sum()
 
 
-class TinyLoss(Function):
+class TinyLoss(Rule):
     @staticmethod
     def forward(ctx, x, t):
         ctx.save_for_backward(x, t)

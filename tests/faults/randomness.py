@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, SMALL, arg, pair
+from tests.faults.record import NONEMPTY, SMALL, Rule, arg, pair
 
 fault = partial(pair, cls="randomness")
 
 
-class Dropout(Function):
+class Dropout(Rule):
     """Keeps half of sin(x), doubled: one mask for both passes."""
 
     @staticmethod
@@ -36,7 +35,7 @@ class DropoutTwice(Dropout):
         return 2 * g * torch.cos(x) * (torch.rand(x.shape, dtype=x.dtype) < 0.5)
 
 
-class RandomSlope(Function):
+class RandomSlope(Rule):
     """Random leaky slopes in [1/8, 1/3], drawn again in backward from the generator's state of the forward."""
 
     @staticmethod
@@ -66,7 +65,7 @@ def _slopes(x):
     return 1 / 8 + (1 / 3 - 1 / 8) * torch.rand(x.shape, dtype=x.dtype)
 
 
-class Jitter(Function):
+class Jitter(Rule):
     """Multiplies by 1 + noise, and remembers the noise."""
 
     @staticmethod
@@ -94,7 +93,7 @@ def hat(x):
     return (1 - x.abs()).clamp_min(0)
 
 
-class Hat(Function):
+class Hat(Rule):
     """Ties at the kinks are broken by a generator of its own."""
 
     @staticmethod

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
 from gradverify.records.spec import Arg, Contract, Dim, Domain, Role, Spec
 
 POSITIVE = Domain(lo=0.1, hi=4.0)
@@ -13,6 +16,14 @@ BOOLEAN = Domain(kind="boolean")
 SMALL = Domain(lo=-3.0, hi=3.0)
 ANY = Domain()
 NONEMPTY = Dim(lo=1)
+
+
+class Rule(Function):
+    """An op with a hand-written first derivative. A second one is refused, since none is claimed."""
+
+    def __init_subclass__(cls) -> None:
+        if "backward" in vars(cls):
+            cls.backward = staticmethod(once_differentiable(cls.backward))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
 from gradverify.records.spec import Dim
-from tests.faults.record import NONEMPTY, arg, pair
+from tests.faults.record import NONEMPTY, Rule, arg, pair
 
 fault = partial(pair, cls="shape")
 
@@ -19,7 +18,7 @@ def log_softmax(x):
     return torch.log_softmax(x, -1)
 
 
-class LogSoftmax(Function):
+class LogSoftmax(Rule):
     @staticmethod
     def forward(ctx, x):
         y = log_softmax(x)
@@ -47,7 +46,7 @@ def bias(x, b):
     return torch.tanh(x + b)
 
 
-class Bias(Function):
+class Bias(Rule):
     @staticmethod
     def forward(ctx, x, b):
         y = bias(x, b)
@@ -89,7 +88,7 @@ def gated(x, s):
     return x * torch.sigmoid(s)
 
 
-class Gated(Function):
+class Gated(Rule):
     """Broadcasts s [#b n] against x [b n]."""
 
     @staticmethod
@@ -119,7 +118,7 @@ def grouped_scores(q, k):
     return torch.log_softmax(torch.einsum("hgnd,hmd->hgnm", q, k), -1)
 
 
-class GroupedScores(Function):
+class GroupedScores(Rule):
     @staticmethod
     def forward(ctx, q, k):
         y = grouped_scores(q, k)
@@ -156,7 +155,7 @@ def sparsemax(x):
     return (x - tau).clamp_min(0)
 
 
-class Sparsemax(Function):
+class Sparsemax(Rule):
     @staticmethod
     def forward(ctx, x):
         y = sparsemax(x)
@@ -190,7 +189,7 @@ def recurrence(a, x):
     return torch.stack(rows)
 
 
-class Recurrence(Function):
+class Recurrence(Rule):
     CHUNK = 4
 
     @staticmethod
@@ -233,7 +232,7 @@ def attention(q, k, v):
     return torch.softmax(q @ k.T, -1) @ v
 
 
-class Attention(Function):
+class Attention(Rule):
     @staticmethod
     def forward(ctx, q, k, v):
         p = torch.softmax(q @ k.T, -1)
@@ -263,7 +262,7 @@ def norm(x):
     return torch.sqrt(x.square().sum(-1) + 0.01)
 
 
-class Norm(Function):
+class Norm(Rule):
     @staticmethod
     def forward(ctx, x):
         y = norm(x)

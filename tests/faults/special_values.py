@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, SMALL, Domain, arg, mask, pair
+from tests.faults.record import NONEMPTY, SMALL, Domain, Rule, arg, mask, pair
 
 fault = partial(pair, cls="special-values")
 
@@ -16,7 +15,7 @@ def prod(x):
     return x.prod(-1)
 
 
-class Prod(Function):
+class Prod(Rule):
     """The product of the others, from the left times from the right: no division."""
 
     @staticmethod
@@ -45,7 +44,7 @@ def cumprod(x):
     return x.cumprod(-1)
 
 
-class Cumprod(Function):
+class Cumprod(Rule):
     """Entry i sums g_k times the product of x_0..x_k without x_i, by running suffixes: [b n] -> [b n]."""
 
     @staticmethod
@@ -79,7 +78,7 @@ def top(x):
     return x.amax(-1)
 
 
-class Top(Function):
+class Top(Rule):
     """Ties share the gradient evenly."""
 
     @staticmethod
@@ -108,7 +107,7 @@ def sigmoid(x):
     return torch.sigmoid(x)
 
 
-class Sigmoid(Function):
+class Sigmoid(Rule):
     @staticmethod
     def forward(ctx, x):
         y = sigmoid(x)
@@ -135,7 +134,7 @@ def log_sum_exp(x):
     return torch.logsumexp(x, -1)
 
 
-class LogSumExp(Function):
+class LogSumExp(Rule):
     @staticmethod
     def forward(ctx, x):
         y = log_sum_exp(x)
@@ -165,7 +164,7 @@ def masked_softmax(x, keep):
     return e / e.sum(-1, keepdim=True).clamp_min(1e-300)
 
 
-class MaskedSoftmax(Function):
+class MaskedSoftmax(Rule):
     @staticmethod
     def forward(ctx, x, keep):
         y = masked_softmax(x, keep)
@@ -192,7 +191,7 @@ def length(x):
     return torch.linalg.vector_norm(x, dim=-1)
 
 
-class Length(Function):
+class Length(Rule):
     """At zero, where the norm has a kink, the gradient is 0, a subgradient."""
 
     @staticmethod
@@ -221,7 +220,7 @@ def excess(x):
     return (x - x.clamp(-1, 1)) * (x - x.clamp(-1, 1)).abs() / 2
 
 
-class Excess(Function):
+class Excess(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)

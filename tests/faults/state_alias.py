@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, SMALL, arg, pair
+from tests.faults.record import NONEMPTY, SMALL, Rule, arg, pair
 
 fault = partial(pair, cls="state-alias", primary="purity")
 
@@ -16,7 +15,7 @@ def swiglu(a, b):
     return a * torch.sigmoid(a) * b
 
 
-class Swiglu(Function):
+class Swiglu(Rule):
     @staticmethod
     def forward(ctx, a, b):
         ctx.save_for_backward(a, b)
@@ -43,7 +42,7 @@ def leaky(x):
     return torch.where(x > 0, x, 0.1 * x)
 
 
-class Leaky(Function):
+class Leaky(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -69,7 +68,7 @@ def clipped_square(x):
     return x.clamp(-1, 1).square()
 
 
-class ClippedSquare(Function):
+class ClippedSquare(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -94,7 +93,7 @@ def exponential(x):
     return torch.exp(x)
 
 
-class Exponential(Function):
+class Exponential(Rule):
     @staticmethod
     def forward(ctx, x):
         y = exponential(x)
@@ -153,7 +152,7 @@ def tempered(x):
     return torch.tanh(x)
 
 
-class Tempered(Function):
+class Tempered(Rule):
     @staticmethod
     def forward(ctx, x):
         y = tempered(x)

@@ -6,11 +6,10 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
 import gradverify
 from gradverify.records.spec import Contract, Domain
-from tests.faults.record import NONEMPTY, POSITIVE, SMALL, arg, backward_of, pair
+from tests.faults.record import NONEMPTY, POSITIVE, SMALL, Rule, arg, backward_of, pair
 
 fault = partial(pair, cls="surrogate")
 
@@ -21,7 +20,7 @@ def spike(v):
     return (v >= 0).to(v.dtype)
 
 
-class Spike(Function):
+class Spike(Rule):
     """Heaviside forward, derivative of sigmoid(4 v) backward."""
 
     @staticmethod
@@ -60,7 +59,7 @@ def binarise(x):
     return torch.where(x >= 0, torch.ones_like(x), -torch.ones_like(x))
 
 
-class Binarise(Function):
+class Binarise(Rule):
     """Straight-through inside [-1, 1]."""
 
     @staticmethod
@@ -95,7 +94,7 @@ def reverse(x, strength=1.0):
     return x.clone()
 
 
-class Reverse(Function):
+class Reverse(Rule):
     """Gradient reversal."""
 
     @staticmethod
@@ -128,7 +127,7 @@ def learned_step(x, step):
     return step * (x / step).clamp(-LEVELS, LEVELS).round()
 
 
-class LearnedStep(Function):
+class LearnedStep(Rule):
     @staticmethod
     def forward(ctx, x, step):
         ctx.save_for_backward(x, step)
@@ -175,7 +174,7 @@ def focal_stand_in(x):
     return -gradverify.frozen(1 - p) * torch.log(p)
 
 
-class Focal(Function):
+class Focal(Rule):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -202,7 +201,7 @@ def rounded(x):
     return torch.round(x)
 
 
-class Ewgs(Function):
+class Ewgs(Rule):
     """Element-wise gradient scaling, g (1 + d sign(g) (x - round x)): no function's derivative (Lee et al. 2021)."""
 
     @staticmethod
@@ -229,7 +228,7 @@ def ewgs_rule(x, g):
     return g * (1 + 0.25 * torch.sign(g) * (x - rounded(x)))
 
 
-class RoundThrough(Function):
+class RoundThrough(Rule):
     @staticmethod
     def forward(ctx, x):
         return rounded(x)

@@ -6,9 +6,8 @@ import itertools
 from functools import partial
 
 import torch
-from torch.autograd import Function
 
-from tests.faults.record import NONEMPTY, arg, integers, mask, pair
+from tests.faults.record import NONEMPTY, Rule, arg, integers, mask, pair
 
 fault = partial(pair, cls="uninitialised", primary="repeat")
 
@@ -26,7 +25,7 @@ def packed_square(x, used):
     return torch.where(rows, x * x, torch.zeros_like(x))
 
 
-class PackedSquare(Function):
+class PackedSquare(Rule):
     @staticmethod
     def forward(ctx, x, used):
         ctx.save_for_backward(x, used)
@@ -56,7 +55,7 @@ def take(table, rows):
     return table[rows]
 
 
-class Take(Function):
+class Take(Rule):
     @staticmethod
     def forward(ctx, table, rows):
         ctx.save_for_backward(rows)
@@ -83,7 +82,7 @@ def zero_where(x, off):
     return torch.sin(x).masked_fill(off, 0.0)
 
 
-class ZeroWhere(Function):
+class ZeroWhere(Rule):
     @staticmethod
     def forward(ctx, x, off):
         ctx.save_for_backward(x, off)
