@@ -19,7 +19,7 @@ from gradverify.records.case import Case, Datum, Scalar, Sizes
 from gradverify.records.spec import Arg, Spec
 from gradverify.records.vocabulary import ALL
 
-RANKS = (1, 0, 2, 2, 3)
+RANKS = (1, 0, 2, 1, 2, 3)
 """Numbers of axes of a variadic letter, the simplest first."""
 
 SEEDS = 2**16

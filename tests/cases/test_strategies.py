@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 import pytest
@@ -52,6 +53,9 @@ def drawn(spec: Spec, claim: str, count: int = 100) -> list[Case]:
     return found
 
 
+sample = lru_cache(drawn)
+
+
 def minimal(spec: Spec, claim: str, wanted: Callable[[Case], bool]) -> Case:
     return find(
         cases(spec, claim), wanted, settings=settings(max_examples=2000, database=None, derandomize=True, deadline=None)
@@ -61,7 +65,7 @@ def minimal(spec: Spec, claim: str, wanted: Callable[[Case], bool]) -> Case:
 @pytest.mark.parametrize("claim", CLAIMS)
 @pytest.mark.parametrize("spec", [LINEAR, TRICKY], ids=lambda s: s.name)
 def test_every_drawn_case_materialises_within_the_cap_of_elements(spec: Spec, claim: str) -> None:
-    for case in drawn(spec, claim):
+    for case in sample(spec, claim):
         for tensor in materialise(spec, case).primals.values():
             assert tensor is None or tensor.numel() <= sizes.MAX_ELEMENTS
 
@@ -87,24 +91,24 @@ def test_sizes_that_a_spec_demands_above_the_cap_are_drawn() -> None:
 
 @pytest.mark.parametrize("claim", [c for c in CLAIMS if c != "edges"])
 def test_only_the_edges_draw_empty_tensors(claim: str) -> None:
-    assert all(n > 0 for c in drawn(LINEAR, claim) for n in (dict(c.dims)["k"], dict(c.dims)["n"], *dict(c.dims)["b"]))
+    assert all(n > 0 for c in sample(LINEAR, claim) for n in (dict(c.dims)["k"], dict(c.dims)["n"], *dict(c.dims)["b"]))
 
 
 def test_the_edges_draw_empty_single_and_straddling_sizes() -> None:
-    sizes = {dict(c.dims)["k"] for c in drawn(LINEAR, "edges", 200)}
+    sizes = {dict(c.dims)["k"] for c in sample(LINEAR, "edges", 200)}
     assert {0, 1} < sizes
     assert sizes & {63, 64, 65, 127, 128, 129, 257}
 
 
 def test_only_the_layout_claim_varies_layouts() -> None:
     for claim in CLAIMS:
-        varied = any(c.layouts for c in drawn(LINEAR, claim))
+        varied = any(c.layouts for c in sample(LINEAR, claim))
         assert varied == (claim == "layout")
 
 
 def test_only_partial_leaves_gradients_and_cotangents_out() -> None:
     for claim in CLAIMS:
-        found = drawn(LINEAR, claim)
+        found = sample(LINEAR, claim)
         words = {w for c in found for w in cotangent_words(c, 3)}
         masked = any(
             set(c.differentiate) < {n for n in ("x", "w", "bias") if dict(c.values).get(n) != "none"} for c in found
@@ -113,14 +117,14 @@ def test_only_partial_leaves_gradients_and_cotangents_out() -> None:
 
 
 def test_keywords_take_all_their_documented_values() -> None:
-    found = drawn(LINEAR, "vjp")
+    found = sample(LINEAR, "vjp")
     assert {dict(c.kwargs)["kind"] for c in found} == {"a", "b"}
     assert {dict(c.kwargs)["causal"] for c in found} == {False, True}
 
 
 def test_hard_values_are_drawn_for_the_gradient_and_only_tame_ones_for_the_layout() -> None:
     def words(claim: str) -> set[str]:
-        return {r for c in drawn(LINEAR, claim, 600) for _, r in c.values}
+        return {r for c in sample(LINEAR, claim, 600) for _, r in c.values}
 
     assert {"zeros", "ties", "bounds", "saturated", "shifted", "ramp", "ones", "decimals"} < words("vjp")
     assert words("layout") <= {"decimals", "repeated"}
@@ -129,7 +133,7 @@ def test_hard_values_are_drawn_for_the_gradient_and_only_tame_ones_for_the_layou
 
 def test_most_cases_of_a_gradient_hold_ordinary_values_only() -> None:
     ordinary = {"normal", "decimals", "ramp", "ones", "none"}
-    found = drawn(LINEAR, "vjp", 300)
+    found = sample(LINEAR, "vjp", 300)
     assert sum(all(r in ordinary for _, r in c.values) for c in found) > 0.6 * len(found)
 
 
