@@ -161,6 +161,8 @@ def letters(args: Iterable[Arg]) -> dict[str, bool]:
 
 def validate(spec: Spec) -> None:
     """Raise SpecError, naming the argument, where shapes, sizes and domains of a spec contradict each other."""
+    if not spec.args and spec.inputs is None:
+        raise SpecError(f'{spec.name}: no argument is a tensor; declare one, as in x: Annotated[Tensor, "*b k"].')
     known = letters(spec.args)
     for letter in spec.dims:
         if letter not in known:

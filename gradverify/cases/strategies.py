@@ -6,7 +6,8 @@ import inspect
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from hypothesis import strategies as st
@@ -18,6 +19,8 @@ from gradverify.errors import SpecError
 from gradverify.records.case import Case, Datum, Scalar, Sizes
 from gradverify.records.spec import Arg, Spec
 from gradverify.records.vocabulary import ALL
+
+T = TypeVar("T")
 
 RANKS = (1, 0, 2, 1, 2, 3)
 """Numbers of axes of a variadic letter, the simplest first."""
@@ -119,6 +122,13 @@ def _case(plan: Plan, *, dims: Mapping[str, Sizes], kwargs: Mapping[str, Scalar]
     )
 
 
+@lru_cache(maxsize=4096)
+def _one_of(options: tuple[T, ...]) -> SearchStrategy[T]:
+    # A strategy checks itself once: made anew for every draw, that takes as long as the draw. Not for keywords, whose
+    # (False, True) and (0, 1) are one key.
+    return st.sampled_from(options)
+
+
 @st.composite
 def _cases(draw: DrawFn, plan: Plan) -> Case:
     spec = plan.spec
@@ -147,7 +157,7 @@ def _cases(draw: DrawFn, plan: Plan) -> Case:
 def _dims(draw: DrawFn, plan: Plan) -> dict[str, Sizes]:
     names = tuple(plan.sizes.variadic)
     # At the edges one letter is extreme at a time, or all are: two extremes at once hide each other in empty tensors.
-    focus = draw(st.sampled_from((*names, "all"))) if plan.claim == "edges" and names else None
+    focus = draw(_one_of((*names, "all"))) if plan.claim == "edges" and names else None
     dims: dict[str, Sizes] = {}
     for name in names:
         options = plan.sizes.edges[name] if focus in (name, "all") else plan.sizes.ordinary[name]
@@ -161,30 +171,30 @@ def _dims(draw: DrawFn, plan: Plan) -> dict[str, Sizes]:
 
 
 def _one(draw: DrawFn, plan: Plan, name: str, options: tuple[int, ...], dims: Mapping[str, Sizes]) -> int:
-    return draw(st.sampled_from(sizes.fitting(name, options, plan.sizes, known=dims)))
+    return draw(_one_of(sizes.fitting(name, options, plan.sizes, known=dims)))
 
 
 def _several(
     draw: DrawFn, plan: Plan, name: str, options: tuple[int, ...], dims: Mapping[str, Sizes]
 ) -> tuple[int, ...]:
     drawn: tuple[int, ...] = ()
-    for _ in range(draw(st.sampled_from(RANKS))):
+    for _ in range(draw(_one_of(RANKS))):
         candidates = tuple((*drawn, n) for n in options)
-        drawn = draw(st.sampled_from(sizes.fitting(name, candidates, plan.sizes, known=dims)))
+        drawn = draw(_one_of(sizes.fitting(name, candidates, plan.sizes, known=dims)))
     return drawn
 
 
 def _broadcast(draw: DrawFn, size: Sizes) -> Sizes:
     if isinstance(size, tuple):
-        return tuple(draw(st.sampled_from((n, 1))) for n in size)
-    return draw(st.sampled_from((size, 1)))
+        return tuple(draw(_one_of((n, 1))) for n in size)
+    return draw(_one_of((size, 1)))
 
 
 def _layouts(draw: DrawFn, plan: Plan, found: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     if plan.claim != "layout":
         return {}
     offered = {name: _offered(plan.spec, plan.spec.arg(name), shape) for name, shape in found.items()}
-    drawn = {name: draw(st.sampled_from(options)) for name, options in offered.items()}
+    drawn = {name: draw(_one_of(options)) for name, options in offered.items()}
     return {name: layout for name, layout in drawn.items() if layout != "contiguous"}
 
 
@@ -199,8 +209,8 @@ def _regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict[str, s
     """One argument at a time is out of the ordinary, or each on its own; so most cases can be judged."""
     names = tuple(a.name for a in plan.spec.args)
     several = ("each",) if len(names) > 1 else ()
-    focus = draw(st.sampled_from((*[""] * len(names), *names, *several))) if plan.claim in WILD | {"linear"} else ""
-    drawn = {a.name: draw(st.sampled_from(_choices(plan, a, wild=focus in (a.name, "each")))) for a in plan.spec.args}
+    focus = draw(_one_of((*[""] * len(names), *names, *several))) if plan.claim in WILD | {"linear"} else ""
+    drawn = {a.name: draw(_one_of(_choices(plan, a, wild=focus in (a.name, "each")))) for a in plan.spec.args}
     return drawn | {name: values.REPEATED for name, word in layout.items() if word == "expanded"}
 
 
@@ -243,11 +253,11 @@ def _mask(draw: DrawFn, claim: str, names: tuple[str, ...]) -> tuple[str, ...]:
     if claim != "partial" or len(names) < 2:
         return names
     counts = range(1, len(names) + 1) if len(names) <= MASKED else (1, len(names) - 1, len(names))
-    return draw(st.sampled_from([s for k in counts for s in itertools.combinations(names, k)]))
+    return draw(_one_of(tuple(s for k in counts for s in itertools.combinations(names, k))))
 
 
 def _words(draw: DrawFn, claim: str) -> tuple[str, ...]:
     words = {"layout": COTANGENT_LAYOUTS, "partial": PARTIAL_WORDS}.get(claim)
     if words is None:
         return ()
-    return tuple(draw(st.sampled_from(words)) for _ in range(WORDS if claim == "partial" else 2))
+    return tuple(draw(_one_of(words)) for _ in range(WORDS if claim == "partial" else 2))

@@ -83,6 +83,11 @@ def test_a_domain_that_its_shape_contradicts_is_refused_by_argument(arg: Arg, me
         shapes.validate(Spec(name="f", op=None, args=(arg,)))
 
 
+def test_a_spec_without_tensors_is_refused() -> None:
+    with pytest.raises(SpecError, match="no argument is a tensor"):
+        shapes.validate(Spec(name="f", op=None, args=()))
+
+
 def test_a_dim_of_no_shape_is_refused() -> None:
     with pytest.raises(SpecError, match="'q'"):
         shapes.validate(Spec(name="f", op=None, args=(Arg(name="x", shape="k"),), dims={"q": Dim()}))
