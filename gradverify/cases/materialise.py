@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from gradverify.cases import layouts, shapes, values
+from gradverify.cases import layouts, regimes, shapes, values
 from gradverify.cases.layouts import with_layout
 from gradverify.errors import SpecError
 from gradverify.records.case import Case, Datum, Point, Sizes
@@ -56,7 +56,7 @@ def _primal(arg: Arg, case: Case) -> Tensor | None:
         tensor = None if recorded is None else tensor_of(recorded, floating=dtype, device=case.device)
         return tensor if tensor is None or layout is None else with_layout(tensor, layout)
     regime = dict(case.values).get(arg.name, "normal")
-    if regime == values.ABSENT:
+    if regime == regimes.ABSENT:
         return None
     return with_layout(_fill(arg, case, regime).to(dtype).to(case.device), layout or "contiguous")
 
@@ -86,7 +86,7 @@ def _fill(arg: Arg, case: Case, regime: str) -> Tensor:
         size=size if isinstance(size, int) else 1,
         axis=_axis(arg, len(shape)) if arg.domain.kind == "prob" else -1,
     )
-    if regime == values.REPEATED:
+    if regime == regimes.REPEATED:
         return layouts.repeat(values.fill("normal", draw), layouts.repeated_axis(shape))
     return values.fill(regime, draw)
 

@@ -13,7 +13,7 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from gradverify.cases import layouts, shapes, sizes, values
+from gradverify.cases import layouts, regimes, shapes, sizes
 from gradverify.cases.materialise import datum, primals_from
 from gradverify.errors import SpecError
 from gradverify.records.case import Case, Datum, Scalar, Sizes
@@ -122,6 +122,11 @@ def _case(plan: Plan, *, dims: Mapping[str, Sizes], kwargs: Mapping[str, Scalar]
     )
 
 
+def _pick(draw: DrawFn, options: tuple[T, ...]) -> T:
+    picked: T = draw(_one_of(options))
+    return picked
+
+
 @lru_cache(maxsize=4096)
 def _one_of(options: tuple[T, ...]) -> SearchStrategy[T]:
     # A strategy checks itself once: made anew for every draw, that takes as long as the draw. Not for keywords, whose
@@ -136,17 +141,17 @@ def _cases(draw: DrawFn, plan: Plan) -> Case:
     dims = {} if hooked else _dims(draw, plan)
     layout = {} if hooked else _layouts(draw, plan, {a.name: shapes.shape_of(a, dims) for a in spec.args})
     kwargs = {n: draw(st.sampled_from(documented)) for n, documented in spec.kwargs.items()}
-    regimes = {} if hooked else _regimes(draw, plan, layout)
+    words = {} if hooked else _regimes(draw, plan, layout)
     data, given = _data(draw, spec)
     if hooked:
         layout = _layouts(draw, plan, {n: d.shape for n, d in data.items() if d is not None})
-    absent = {n for n, r in regimes.items() if r == values.ABSENT} | {n for n, d in data.items() if d is None}
+    absent = {n for n, r in words.items() if r == regimes.ABSENT} | {n for n, d in data.items() if d is None}
     return _case(
         plan,
         dims=dims,
         kwargs=kwargs | given,
         layouts=tuple(layout.items()),
-        values=tuple((n, r) for n, r in regimes.items() if r != "normal" and n not in data),
+        values=tuple((n, r) for n, r in words.items() if r != "normal" and n not in data),
         data=tuple(data.items()) or None,
         differentiate=_mask(draw, plan.claim, tuple(n for n in spec.differentiable() if n not in absent)),
         cotangents=_words(draw, plan.claim),
@@ -157,7 +162,7 @@ def _cases(draw: DrawFn, plan: Plan) -> Case:
 def _dims(draw: DrawFn, plan: Plan) -> dict[str, Sizes]:
     names = tuple(plan.sizes.variadic)
     # At the edges one letter is extreme at a time, or all are: two extremes at once hide each other in empty tensors.
-    focus = draw(_one_of((*names, "all"))) if plan.claim == "edges" and names else None
+    focus = _pick(draw, (*names, "all")) if plan.claim == "edges" and names else None
     dims: dict[str, Sizes] = {}
     for name in names:
         options = plan.sizes.edges[name] if focus in (name, "all") else plan.sizes.ordinary[name]
@@ -171,30 +176,30 @@ def _dims(draw: DrawFn, plan: Plan) -> dict[str, Sizes]:
 
 
 def _one(draw: DrawFn, plan: Plan, name: str, options: tuple[int, ...], dims: Mapping[str, Sizes]) -> int:
-    return draw(_one_of(sizes.fitting(name, options, plan.sizes, known=dims)))
+    return _pick(draw, sizes.fitting(name, options, plan.sizes, known=dims))
 
 
 def _several(
     draw: DrawFn, plan: Plan, name: str, options: tuple[int, ...], dims: Mapping[str, Sizes]
 ) -> tuple[int, ...]:
     drawn: tuple[int, ...] = ()
-    for _ in range(draw(_one_of(RANKS))):
+    for _ in range(_pick(draw, RANKS)):
         candidates = tuple((*drawn, n) for n in options)
-        drawn = draw(_one_of(sizes.fitting(name, candidates, plan.sizes, known=dims)))
+        drawn = _pick(draw, sizes.fitting(name, candidates, plan.sizes, known=dims))
     return drawn
 
 
 def _broadcast(draw: DrawFn, size: Sizes) -> Sizes:
     if isinstance(size, tuple):
-        return tuple(draw(_one_of((n, 1))) for n in size)
-    return draw(_one_of((size, 1)))
+        return tuple(_pick(draw, (n, 1)) for n in size)
+    return _pick(draw, (size, 1))
 
 
 def _layouts(draw: DrawFn, plan: Plan, found: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     if plan.claim != "layout":
         return {}
     offered = {name: _offered(plan.spec, plan.spec.arg(name), shape) for name, shape in found.items()}
-    drawn = {name: draw(_one_of(options)) for name, options in offered.items()}
+    drawn = {name: _pick(draw, options) for name, options in offered.items()}
     return {name: layout for name, layout in drawn.items() if layout != "contiguous"}
 
 
@@ -209,17 +214,17 @@ def _regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict[str, s
     """One argument at a time is out of the ordinary, or each on its own; so most cases can be judged."""
     names = tuple(a.name for a in plan.spec.args)
     several = ("each",) if len(names) > 1 else ()
-    focus = draw(_one_of((*[""] * len(names), *names, *several))) if plan.claim in WILD | {"linear"} else ""
-    drawn = {a.name: draw(_one_of(_choices(plan, a, wild=focus in (a.name, "each")))) for a in plan.spec.args}
-    return drawn | {name: values.REPEATED for name, word in layout.items() if word == "expanded"}
+    focus = _pick(draw, (*[""] * len(names), *names, *several)) if plan.claim in WILD | {"linear"} else ""
+    drawn = {a.name: _pick(draw, _choices(plan, a, wild=focus in (a.name, "each"))) for a in plan.spec.args}
+    return drawn | {name: regimes.REPEATED for name, word in layout.items() if word == "expanded"}
 
 
 def _choices(plan: Plan, arg: Arg, *, wild: bool) -> tuple[str, ...]:
     if wild and plan.claim in WILD:
-        offered = values.regimes(arg.domain, plan.dtype)
+        offered = regimes.regimes(arg.domain, plan.dtype)
     else:
-        offered = values.tame(arg.domain, scaled=wild and plan.claim == "linear", dtype=plan.dtype)
-    return (values.ABSENT, *offered) if arg.optional and plan.claim in ABSENTEES else offered
+        offered = regimes.tame(arg.domain, scaled=wild and plan.claim == "linear", dtype=plan.dtype)
+    return (regimes.ABSENT, *offered) if arg.optional and plan.claim in ABSENTEES else offered
 
 
 def _data(draw: DrawFn, spec: Spec) -> tuple[dict[str, Datum | None], dict[str, Any]]:
@@ -253,11 +258,11 @@ def _mask(draw: DrawFn, claim: str, names: tuple[str, ...]) -> tuple[str, ...]:
     if claim != "partial" or len(names) < 2:
         return names
     counts = range(1, len(names) + 1) if len(names) <= MASKED else (1, len(names) - 1, len(names))
-    return draw(_one_of(tuple(s for k in counts for s in itertools.combinations(names, k))))
+    return _pick(draw, tuple(s for k in counts for s in itertools.combinations(names, k)))
 
 
 def _words(draw: DrawFn, claim: str) -> tuple[str, ...]:
     words = {"layout": COTANGENT_LAYOUTS, "partial": PARTIAL_WORDS}.get(claim)
     if words is None:
         return ()
-    return tuple(draw(_one_of(words)) for _ in range(WORDS if claim == "partial" else 2))
+    return tuple(_pick(draw, words) for _ in range(WORDS if claim == "partial" else 2))

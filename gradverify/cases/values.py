@@ -1,49 +1,22 @@
-"""Regimes of values: what the numbers in an argument are like, as far as its domain allows."""
+"""The numbers of a regime, drawn inside a domain."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import MappingProxyType
 
 import torch
 from torch import Generator, Tensor
 
+from gradverify.cases.regimes import SATURATED, SCALED, SHIFT, highest, inside, lowest, margin
 from gradverify.records.spec import Domain
 
 F64 = torch.float64
 
-POWERS = tuple(p for p in range(-6, 7) if p)
-SCALED = {f"scaled 1e{p:+d}": 10.0**p for p in POWERS}
-SHIFT = 1e3
-SATURATED = (20.0, 100.0)
-
-REPEATED = "repeated"
-"""Constant along the axis that the layout `expanded` gives stride 0; drawn together with that layout only."""
-
-ABSENT = "none"
-"""An optional argument is None."""
-
-MARGIN = 0.05
-"""Distance kept from a point to avoid, relative to max(1, |point|): more than the first steps of differences (2^-9)."""
-
 GAP = 0.05
 """Least distance between two entries under `avoid_ties`, for entries of size 1."""
-
-COMMON = {
-    "ones": 1,
-    "decimals": 3,
-    "ramp": 2,
-    "normal": 16,
-    "zeros": 1,
-    "ties": 1,
-    "bounds": 1,
-    "saturated": 1,
-    "shifted": 1,
-}
-"""How often each regime is offered, the simplest first; each scale is offered once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,83 +51,6 @@ class Draw:
         return (torch.arange(1, n + 1, dtype=F64) / max(n, 1)).reshape(self.shape)
 
 
-@lru_cache(maxsize=256)
-def regimes(domain: Domain, dtype: str) -> tuple[str, ...]:
-    """Names of the regimes that a domain can do in a floating dtype; the simplest first, common ones repeated."""
-    offered = [name for name, times in COMMON.items() if _offers(domain, name) for _ in range(times)]
-    return (*offered, *(name for name in SCALED if _offers_scale(domain, SCALED[name], dtype)))
-
-
-@lru_cache(maxsize=256)
-def tame(domain: Domain, *, scaled: bool = False, dtype: str = "float64") -> tuple[str, ...]:
-    """The regimes that trouble no op: short decimals and normal numbers; and the scales where these are asked for."""
-    wanted = {"decimals": 1, "normal": 4}
-    offered = [name for name, times in wanted.items() if _offers(domain, name) for _ in range(times)]
-    return (*offered, *(n for n in SCALED if scaled and _offers_scale(domain, SCALED[n], dtype)))
-
-
-def _offers(domain: Domain, name: str) -> bool:
-    if name == "normal":
-        return True
-    if domain.kind not in ("real", "positive"):
-        return name in _SPECIAL[domain.kind]
-    if domain.avoid_ties and name != "ramp":
-        return False
-    match name:
-        case "zeros":
-            return _inside(domain, 0.0)
-        case "ones":
-            return _inside(domain, 1.0)
-        case "saturated":
-            return _reaches(domain, SATURATED[1])
-        case "shifted":
-            return domain.hi is None or domain.hi > SHIFT + 10
-        case "decimals":
-            return _span(domain) > 0.5
-        case _:
-            return True
-
-
-def _offers_scale(domain: Domain, scale: float, dtype: str) -> bool:
-    if domain.kind not in ("real", "positive") or (0.0 in domain.avoid and scale < 1):
-        return False
-    limits = torch.finfo(getattr(torch, dtype))
-    representable = limits.smallest_normal * 100 < scale < limits.max / 100
-    sides = [b for b in (domain.lo, domain.hi) if b is not None]
-    return representable and all(b == 0.0 or abs(b) >= 10 * scale for b in sides) and _wide(domain)
-
-
-def _wide(domain: Domain) -> bool:
-    return (domain.lo is None or domain.lo <= 0) and (domain.hi is None or domain.hi >= 0)
-
-
-def _reaches(domain: Domain, size: float) -> bool:
-    return (
-        domain.hi is None or domain.hi >= size or (domain.kind == "real" and (domain.lo is None or domain.lo <= -size))
-    )
-
-
-def _lowest(domain: Domain) -> float:
-    if domain.kind == "positive":
-        return max(domain.lo or 0.0, 0.0)
-    return -math.inf if domain.lo is None else domain.lo
-
-
-def _highest(domain: Domain) -> float:
-    return math.inf if domain.hi is None else domain.hi
-
-
-def _span(domain: Domain) -> float:
-    return _highest(domain) - _lowest(domain)
-
-
-def _inside(domain: Domain, value: float) -> bool:
-    if domain.kind == "positive" and value <= 0:
-        return False
-    lo, hi = (-math.inf if domain.lo is None else domain.lo), _highest(domain)
-    return lo <= value <= hi and all(abs(value - p) >= _margin(domain, p) for p in domain.avoid)
-
-
 def fill(regime: str, draw: Draw) -> Tensor:
     """Values of a regime inside the domain, float64 on the CPU.
 
@@ -180,14 +76,14 @@ def _normal(draw: Draw) -> Tensor:
 
 def _saturated(draw: Draw) -> Tensor:
     size = draw.uniform(*SATURATED)
-    sides = [s for s, able in ((1.0, _highest(draw.domain) > 0), (-1.0, _lowest(draw.domain) < 0)) if able]
+    sides = [s for s, able in ((1.0, highest(draw.domain) > 0), (-1.0, lowest(draw.domain) < 0)) if able]
     return size * draw.pick(*sides)
 
 
 def _bounds(draw: Draw) -> Tensor:
     domain = draw.domain
     ends = [b for b in (domain.lo, domain.hi) if b is not None and not (domain.kind == "positive" and b <= 0)]
-    points = ends or [v for v in (0.0, 1.0, -1.0) if _inside(domain, v)] or [2.0]
+    points = ends or [v for v in (0.0, 1.0, -1.0) if inside(domain, v)] or [2.0]
     inner = _fit(_normal(draw), "normal", draw)
     return torch.where(draw.pick(0, 1) > 0, draw.pick(*points), inner)
 
@@ -214,7 +110,7 @@ def _decimals(draw: Draw) -> Tensor:
 
 def _fit(values: Tensor, regime: str, draw: Draw) -> Tensor:
     """Values into the bounds: what lies in them stays, unless many lie outside, then all are mapped onto them."""
-    lo, hi = _lowest(draw.domain), _highest(draw.domain)
+    lo, hi = lowest(draw.domain), highest(draw.domain)
     if values.numel() == 0 or (bool((values >= lo).all()) and bool((values <= hi).all())):
         return values
     if regime in ("bounds", "zeros", "saturated"):
@@ -253,19 +149,14 @@ def _apart(values: Tensor, *, scale: float) -> Tensor:
 
 def _away(values: Tensor, domain: Domain) -> Tensor:
     """Values within the margin of a point to avoid, moved off it: to their own side, or to that inside the bounds."""
-    lo, hi = _lowest(domain), _highest(domain)
+    lo, hi = lowest(domain), highest(domain)
     for point in domain.avoid:
-        margin = _margin(domain, point)
+        width = margin(domain, point)
         gap = values - point
         side = torch.where(gap < 0, -1.0, 1.0)
-        side = torch.where(point + 2 * margin * side > hi, -1.0, torch.where(point + 2 * margin * side < lo, 1.0, side))
-        values = torch.where(gap.abs() < margin, point + side * (margin + gap.abs()), values)
+        side = torch.where(point + 2 * width * side > hi, -1.0, torch.where(point + 2 * width * side < lo, 1.0, side))
+        values = torch.where(gap.abs() < width, point + side * (width + gap.abs()), values)
     return values
-
-
-def _margin(domain: Domain, point: float) -> float:
-    others = [abs(point - p) for p in (*domain.avoid, domain.lo, domain.hi) if p is not None and p != point]
-    return min([MARGIN * max(1.0, abs(point)), *(d / 4 for d in others)])
 
 
 def _softmax(draw: Draw, sharpness: float) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradverify.cases import values
+from gradverify.cases import regimes, values
 from gradverify.cases.materialise import generator_of
 from gradverify.records.spec import Domain
 
@@ -49,7 +49,7 @@ def inside(domain: Domain, tensor: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("domain", REALS, ids=str)
 def test_every_regime_that_a_domain_offers_stays_inside_it(domain: Domain) -> None:
-    for regime in dict.fromkeys(values.regimes(domain, "float64")):
+    for regime in dict.fromkeys(regimes.regimes(domain, "float64")):
         for seed, shape in enumerate(SHAPES):
             tensor = filled(domain, regime, shape, seed)
             assert tensor.shape == shape
@@ -59,7 +59,7 @@ def test_every_regime_that_a_domain_offers_stays_inside_it(domain: Domain) -> No
 
 @pytest.mark.parametrize("domain", [d for d in REALS if d.avoid], ids=str)
 def test_no_value_lies_near_a_point_to_avoid(domain: Domain) -> None:
-    for regime in dict.fromkeys(values.regimes(domain, "float64")):
+    for regime in dict.fromkeys(regimes.regimes(domain, "float64")):
         tensor = filled(domain, regime, (500,))
         for point in domain.avoid:
             assert float((tensor - point).abs().min()) > 0.01, regime
@@ -67,14 +67,14 @@ def test_no_value_lies_near_a_point_to_avoid(domain: Domain) -> None:
 
 @pytest.mark.parametrize("domain", [d for d in REALS if d.avoid_ties], ids=str)
 def test_no_two_entries_are_nearly_equal_where_ties_are_avoided(domain: Domain) -> None:
-    for regime in dict.fromkeys(values.regimes(domain, "float64")):
+    for regime in dict.fromkeys(regimes.regimes(domain, "float64")):
         tensor = filled(domain, regime, (40,)).sort().values
         assert float(tensor.diff().min()) > 1e-3 * float(tensor.abs().max() / 40), regime
 
 
 @pytest.mark.parametrize("domain", OTHERS, ids=str)
 def test_the_other_kinds_give_what_they_name(domain: Domain) -> None:
-    for regime in dict.fromkeys(values.regimes(domain, "float64")):
+    for regime in dict.fromkeys(regimes.regimes(domain, "float64")):
         t = filled(domain, regime, (3, 4, 4))
         if domain.kind == "prob":
             assert bool((t > 0).all())
@@ -89,12 +89,12 @@ def test_the_other_kinds_give_what_they_name(domain: Domain) -> None:
 
 
 def test_a_regime_that_a_domain_cannot_do_is_not_offered() -> None:
-    assert not {"zeros", "saturated", "shifted"} & set(values.regimes(Domain(lo=0.5, hi=2.0), "float64"))
-    assert "ones" not in values.regimes(Domain(avoid=(1.0,)), "float64")
-    assert "ties" not in values.regimes(Domain(avoid_ties=True), "float64")
-    assert not [r for r in values.regimes(Domain(lo=2.0, hi=3.0), "float64") if r.startswith("scaled")]
-    assert "scaled 1e-6" not in values.regimes(Domain(), "float16")
-    assert "scaled 1e+6" in values.regimes(Domain(), "float64")
+    assert not {"zeros", "saturated", "shifted"} & set(regimes.regimes(Domain(lo=0.5, hi=2.0), "float64"))
+    assert "ones" not in regimes.regimes(Domain(avoid=(1.0,)), "float64")
+    assert "ties" not in regimes.regimes(Domain(avoid_ties=True), "float64")
+    assert not [r for r in regimes.regimes(Domain(lo=2.0, hi=3.0), "float64") if r.startswith("scaled")]
+    assert "scaled 1e-6" not in regimes.regimes(Domain(), "float16")
+    assert "scaled 1e+6" in regimes.regimes(Domain(), "float64")
 
 
 def test_bounds_puts_entries_exactly_on_the_bounds() -> None:
@@ -109,11 +109,11 @@ def test_decimals_are_short_numbers() -> None:
 
 
 @settings(max_examples=30, deadline=None, database=None, derandomize=True)
-@given(st.sampled_from(sorted(values.SCALED)))
+@given(st.sampled_from(sorted(regimes.SCALED)))
 def test_a_scale_is_that_of_the_values_on_an_unbounded_and_a_one_sided_domain(regime: str) -> None:
     for domain in (Domain(), Domain(lo=0.0), Domain(kind="positive")):
         typical = float(filled(domain, regime, (99,)).abs().median())
-        assert 0.2 < typical / values.SCALED[regime] < 3
+        assert 0.2 < typical / regimes.SCALED[regime] < 3
 
 
 def test_zeros_holds_zeros_and_other_values_or_zeros_only() -> None:
