@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from gradverify.cases import shapes as shapes_
 from gradverify.cases.annotations import (
@@ -20,19 +19,15 @@ from gradverify.cases.annotations import (
     parameters,
     takes_any_keyword,
 )
-from gradverify.cases.materialise import dtype_named
+from gradverify.cases.fields import Fields, contract_of, normalised, refuse_unknown, values_of
 from gradverify.errors import SpecError
 from gradverify.records.case import Scalar
 from gradverify.records.described import kind_of
 from gradverify.records.finding import Location
-from gradverify.records.spec import Arg, Contract, Dim, Example, Spec, Times, Tolerance, describe_callable, source_of
-from gradverify.records.vocabulary import ALL, one_of
+from gradverify.records.spec import Arg, Spec, describe_callable, source_of
 
 if TYPE_CHECKING:
-    import torch
     from typing_extensions import Unpack
-
-    DType = str | torch.dtype
 
 __all__ = ["from_data", "kind_of", "load", "resolved", "spec", "spec_from_op"]
 
@@ -44,29 +39,6 @@ WAYS_OUT = (
     '  annotate them:  {name}: Annotated[Tensor, "*b k"] in the signature of the op\n'
     "  or declare them in a spec file: @gradverify.spec(op) over a typed reference function"
 )
-
-
-class Fields(TypedDict, total=False):
-    """What a spec may say beside its arguments and its contract; see `Spec` for each."""
-
-    name: str
-    kwargs: Mapping[str, Scalar | Sequence[Scalar]]
-    dims: Mapping[str, Dim | int]
-    where: Callable[..., bool]
-    inputs: Any
-    linear: bool
-    truth: Literal["differences", "reference"]
-    supports: Mapping[str, bool]
-    stochastic: bool
-    nondeterministic: bool
-    nondiff: Sequence[int | str]
-    dtypes: Sequence[DType]
-    devices: Sequence[str]
-    layouts: Sequence[str]
-    tol: Mapping[DType, Times | Tolerance]
-    digits: float
-    examples: Sequence[Example]
-    xfail: Mapping[str, str]
 
 
 if TYPE_CHECKING:
@@ -91,8 +63,8 @@ def spec(
     or a docstring only: no reference, finite differences alone.
     Raises SpecError, naming the field or argument, for what contradicts itself or the op.
     """
-    contract = _contract(backward_of, vjp)
-    declared = _fields(dict(more))
+    contract = contract_of(backward_of, vjp)
+    declared = normalised(dict(more))
 
     def wrap(reference: Callable[P, R]) -> TypedSpec[P, R]:
         name = declared.get("name") or reference.__name__
@@ -129,8 +101,8 @@ def spec_from_op(
     op = _function(op)
     found = op_parameters(op)
     known = found if found is not None else tuple(Parameter(name=n) for n in (*shapes, *(kwargs or {})))
-    _refuse_unknown(target, "--arg", [*shapes, *(kwargs or {})], [p.name for p in known])
-    values = {n: _values(v) for n, v in (kwargs or {}).items()}
+    refuse_unknown(target, "--arg", [*shapes, *(kwargs or {})], [p.name for p in known])
+    values = {n: values_of(v) for n, v in (kwargs or {}).items()}
     tensors = {p.name: argument(p, shape=shapes.get(p.name)) for p in known if p.name not in values}
     scalars = values | {p.name: v for p in known if tensors.get(p.name, p) is None and (v := documented(p)) is not None}
     missing = [p.name for p in known if tensors.get(p.name) is None and p.name not in scalars and _needed(p)]
@@ -158,10 +130,10 @@ def from_data(
     `from_data("mypkg.ops:FusedLinear", {"x": "*b k", "w": "k n"}, dims={"k": gv.dim(1, 200, around=64)})`.
     Raises SpecError, naming the field or argument, for what contradicts itself or the op.
     """
-    declared = _fields(dict(more))
+    declared = normalised(dict(more))
     name = declared.get("name") or describe_callable(op).rpartition(":")[2]
     listed = tuple(Arg(name=n, shape=a) if isinstance(a, str) else a for n, a in args.items())
-    contract = _contract(backward_of, vjp)
+    contract = contract_of(backward_of, vjp)
     scalars = declared.get("kwargs", {})
     fixed: dict[str, Any] = {"contract": contract, "reference": reference, "described_by": "from the spec"}
     return _spec(_function(op), listed, scalars, {**declared, "name": name}, **fixed)
@@ -198,17 +170,6 @@ def _function(op: Any) -> Any:
     return owner if isinstance(owner, type) and kind_of(owner) == "autograd.Function" else op
 
 
-def _contract(backward_of: Callable[..., Any] | None, vjp: Callable[..., Any] | None) -> Contract:
-    if backward_of is not None and vjp is not None:
-        raise SpecError("a spec has one contract: declare backward_of= or vjp=, not both.")
-    for kind, formula in (("backward_of", backward_of), ("vjp", vjp)):
-        if formula is not None and not callable(formula):
-            raise SpecError(f"{kind}= must be a function, got {formula!r}.")
-    if backward_of is not None:
-        return Contract(kind="backward_of", formula=backward_of)
-    return Contract() if vjp is None else Contract(kind="vjp", formula=vjp)
-
-
 def _declared(
     name: str, found: Iterable[Parameter], given: Mapping[str, tuple[Scalar, ...]], *, hooked: bool
 ) -> tuple[tuple[Arg, ...], dict[str, tuple[Scalar, ...]]]:
@@ -225,7 +186,7 @@ def _declared(
         elif _needed(p):
             remedy = f'annotate it as {p.name}: Annotated[Tensor, "*b k"], or, if it is no tensor, give it a default'
             raise SpecError(f"{name}: GV901 cannot tell the shapes of {p.name}; {p.unresolved or remedy}.")
-    _refuse_unknown(name, "kwargs", given, kwargs)
+    refuse_unknown(name, "kwargs", given, kwargs)
     return tuple(args), kwargs
 
 
@@ -257,8 +218,8 @@ def _validate_names(spec: Spec) -> None:
     """Raise SpecError where `where` or an example names what is neither a letter nor a keyword."""
     known = [*shapes_.letters(spec.args), *spec.kwargs]
     for example in spec.examples:
-        _refuse_unknown(spec.name, "examples", {**example.dims, **example.kwargs}, known)
-    _refuse_unknown(spec.name, "where", _asked_for(spec.where), known)
+        refuse_unknown(spec.name, "examples", {**example.dims, **example.kwargs}, known)
+    refuse_unknown(spec.name, "where", _asked_for(spec.where), known)
 
 
 def _asked_for(where: Callable[..., bool] | None) -> list[str]:
@@ -293,53 +254,6 @@ def _gapless(names: Iterable[str], found: Iterable[Parameter]) -> bool:
     positional = [p.name for p in found if not p.keyword_only]
     wanted = set(names) & set(positional)
     return set(positional[: len(wanted)]) == wanted
-
-
-def _fields(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a spec in the form that the record keeps. Raises SpecError with did-you-mean for an unknown one."""
-    _refuse_unknown("spec", "spec", given, [*Fields.__annotations__, "backward_of", "vjp"])
-    return {k: _FORMS[k](v) if k in _FORMS else v for k, v in given.items()}
-
-
-def _refuse_unknown(owner: str, field: str, given: Iterable[str], known: Iterable[str]) -> None:
-    options = list(known)
-    for word in given:
-        if word not in options:
-            near = difflib.get_close_matches(word, options, n=1)
-            guess = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(options)}."
-            raise SpecError(f"{owner}: {field} does not know {word!r}{guess}")
-
-
-def _dtype(value: Any) -> str:
-    word = str(value).removeprefix("torch.")
-    dtype_named(word)
-    return word
-
-
-def _layouts(value: Iterable[str]) -> tuple[str, ...]:
-    names = _listed(value)
-    _refuse_unknown("spec", "layouts", names, ALL)
-    return names
-
-
-def _listed(value: Any) -> tuple[Any, ...]:
-    return (value,) if isinstance(value, str | int) or not isinstance(value, Iterable) else tuple(value)
-
-
-def _values(value: Any) -> tuple[Scalar, ...]:
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-
-
-_FORMS: Mapping[str, Callable[[Any], Any]] = {
-    "kwargs": lambda v: {n: _values(x) for n, x in v.items()},
-    "dims": lambda v: {n: one_of(d) if isinstance(d, int) else d for n, d in v.items()},
-    "nondiff": _listed,
-    "dtypes": lambda v: tuple(_dtype(d) for d in _listed(v)),
-    "devices": _listed,
-    "layouts": _layouts,
-    "tol": lambda v: {_dtype(d): t for d, t in v.items()},
-    "examples": _listed,
-}
 
 
 def _defined_at(function: Callable[..., Any]) -> Location | None:
