@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +12,6 @@ from gradverify.cases.annotations import op_parameters
 from gradverify.cases.concrete import Fixed, spec_at
 from gradverify.cases.signatures import spec_from_op
 from gradverify.config import claims_named, devices_named, dtypes_named, examples_given, load, seconds
-from gradverify.discovery.files import make_importable
 from gradverify.discovery.loading import checked_op
 from gradverify.discovery.targets import resolve
 from gradverify.engine import session
@@ -23,7 +21,7 @@ from gradverify.errors import GradcheckError, UsageError
 from gradverify.records.policy import Plan, Policy
 from gradverify.records.run import Run, describe
 from gradverify.records.spec import Spec, describe_callable
-from gradverify.records.verdict import Outcome, Result, Verdict
+from gradverify.records.verdict import Outcome, Result
 
 Names = str | Sequence[str]
 
@@ -132,7 +130,6 @@ def _specs(op: Any, inputs: Sequence[Any], arguments: Mapping[str, Any]) -> list
     shapes, kwargs = _told_apart(op, arguments)
     if isinstance(op, str):
         return _of_target(op, inputs, shapes, kwargs)
-    make_importable(Path.cwd())
     target = describe_callable(op)
     checked = checked_op(op, target=target)
     name = target.rpartition(":")[2]
@@ -226,7 +223,7 @@ def _trouble(
     fixed = func if len(free) == len(point) else Fixed(func, point, {}, free)
     found = examine(fixed, tuple(point[i] for i in free), policy=policy)
     if found.outcome is not Outcome.PASS:
-        return _said(found, free)
+        return _said(found)
     spec = spec_at(func, point, {}, name=describe_callable(func).rpartition(":")[2])
     plan = Plan(claims=claims, examples=_POINT_EXAMPLES)
     results = _verify(spec, plan, policy) if claims else ()
@@ -234,20 +231,6 @@ def _trouble(
     return "\n".join(describe(r) for r in bad)
 
 
-def _said(found: Examination, free: Sequence[int]) -> str:
-    head = f"{found.outcome.value} {found.code} {found.reason}".strip()
-    worst = next((v for v in found.verdicts if v.outcome is found.outcome), None)
-    return "\n".join([head, *(_numbers(worst, free) if worst else [])])
-
-
-def _numbers(verdict: Verdict, free: Sequence[int]) -> list[str]:
-    evidence, worst = verdict.evidence, verdict.evidence.worst
-    if worst is None:
-        bar = f"{evidence.numeric.value:.10g} +- {evidence.numeric.error:.1g}"
-        return [f"  {evidence.quantity}: backward() {evidence.analytic:.10g}, central differences {bar}"]
-    index = "" if worst.index is None else str(list(worst.index))
-    return [
-        f"  worst at {worst.argument}{index} (differentiated inputs: {', '.join(map(str, free))})",
-        f"  backward()           {worst.analytic:.10g}",
-        f"  central differences  {worst.numeric:.10g} +- {worst.error:.1g}",
-    ]
+def _said(found: Examination) -> str:
+    head = f"{found.outcome.value} {found.code}"
+    return found.reason if found.reason.startswith(found.outcome.value) else f"{head} {found.reason}".strip()

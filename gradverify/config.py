@@ -136,7 +136,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or nothing where no known name is near."""
     known = list(known)
     alias = _ALIASES.get(name.lower())
-    near = [alias] if alias in known else difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    near = [alias] if alias in known else difflib.get_close_matches(name.lower(), known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

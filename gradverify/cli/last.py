@@ -13,7 +13,7 @@ from gradverify.records.verdict import Outcome
 from gradverify.reports.json_ import write
 
 _SCHEMA = "gradverify/last/1"
-_WORST_FIRST = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS)
+_WORST_FIRST = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
 
 
 class Last(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ def keep(run: Run, root: Path) -> str:
 
 
 def _summary(op: OpRun) -> Last | None:
-    tried = [r for r in op.checks if r.outcome is not Outcome.SKIP]
+    tried = [r for r in op.checks if r.outcome is not Outcome.SKIP or r.xfailed]
     if not tried:
         return None
     worst = min(tried, key=lambda r: (bool(r.xfailed), _WORST_FIRST.index(r.outcome)))

@@ -59,6 +59,7 @@ def _verified(request: Request, *, streamed: bool) -> tuple[Run, bool]:
     _say_if_empty(specs, request)
     listener = _Listener(request, specs, streamed=streamed)
     try:
+        listener.begin()
         run = _merged([_session(group, plan, policy, listener) for group, plan, policy in _groups(specs, request)])
         listener.finish(run)
     except KeyboardInterrupt:
@@ -76,14 +77,17 @@ class _Listener:
     """Hears what the engine says: shows it, and remembers it in case the engine does not live to tell."""
 
     def __init__(self, request: Request, specs: Sequence[Any], *, streamed: bool) -> None:
-        from gradverify.engine.session import environment
-
         self.ops: list[OpRun] = []
         self._progress = Progress(silent=request.quiet, total=len(specs))
         style = output.style_of(sys.stdout, no_colour=request.no_colour)
         self._console = Console(self._write, _view(request, len(specs), style)) if streamed else None
+        self._request = request
+
+    def begin(self) -> None:
+        from gradverify.engine.session import environment
+
         if self._console:
-            self._console.begin(environment(), _invocation(request))
+            self._console.begin(environment(), _invocation(self._request))
 
     def start(self, spec: Spec) -> None:
         self.ops.append(described(spec))

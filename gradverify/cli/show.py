@@ -12,10 +12,11 @@ import msgspec
 from gradverify.cli import output
 from gradverify.cli.options import shapes
 from gradverify.config import load
-from gradverify.records.claims import CLAIMS
+from gradverify.records.claims import CLAIMS, NOT_YET, WHY_NOT_YET
 from gradverify.records.described import described
-from gradverify.records.spec import Dim, Spec, describe_callable
+from gradverify.records.spec import Dim, Spec, describe_callable, source_of
 from gradverify.reports.console import op_lines
+from gradverify.reports.lines import place
 from gradverify.reports.style import Style, wrapped
 
 
@@ -56,6 +57,7 @@ def _json(spec: Spec) -> dict[str, Any]:
     reasons = claims_of(spec)
     return {
         "spec": spec.to_builtins(),
+        "not_covered": [{"what": what, "why": WHY_NOT_YET} for what in NOT_YET],
         "claims": [{"claim": c, "statement": CLAIMS[c], "checked": not why, "why": why} for c, why in reasons.items()],
     }
 
@@ -65,21 +67,20 @@ def _lines(spec: Spec, style: Style) -> list[str]:
     reasons = claims_of(spec)
     checked = [line for c, why in reasons.items() if not why for line in _claim(c, CLAIMS[c], style, kind="pass")]
     gaps = [line for c, why in reasons.items() if why for line in _claim(c, why, style, kind="skip")]
-    missing = [style.paint("  not covered", "dim"), *gaps] if gaps else []
-    return [*op_lines(described(spec), style=style), *facts, style.paint("  checked", "dim"), *checked, *missing]
+    gaps += wrapped(f"{', '.join(NOT_YET)}: {WHY_NOT_YET}", first=f"  {style.sign('skip')} ", rest="    ")
+    heads = [style.paint(f"  {word}", "dim") for word in ("checked", "not covered")]
+    return [*op_lines(described(spec), style=style), *facts, heads[0], *checked, heads[1], *gaps]
 
 
 def _facts(spec: Spec) -> dict[str, str]:
     """Everything that the spec determines, in words; an empty text is not shown."""
-    judged = "autograd of the reference, itself verified by differences"
     return {
         "op": describe_callable(spec.op),
-        "reference": describe_callable(spec.reference) if spec.reference else "none",
-        "contract": str(spec.contract),
-        "truth": judged if spec.truth == "reference" else "central differences of the forward, in float64",
+        "reference": _defined(spec.reference) if spec.reference else "none",
+        "truth": _truth(spec),
         "keywords": "; ".join(f"{k} in {', '.join(map(repr, v))}" for k, v in spec.kwargs.items()),
         "sizes": "; ".join(f"{letter} {_sizes(dim)}" for letter, dim in spec.dims.items()),
-        "where": describe_callable(spec.where) if spec.where else "",
+        "where": _defined(spec.where) if spec.where else "",
         "dtypes": ", ".join(spec.dtypes) or "float64",
         "devices": ", ".join(spec.devices) or "every device that is present",
         "layouts": ", ".join(spec.layouts) or "all strided ones",
@@ -89,6 +90,21 @@ def _facts(spec: Spec) -> dict[str, str]:
         "examples": "; ".join(_example(e.dims, e.kwargs) for e in spec.examples),
         "xfail": "; ".join(f"{what}: {why}" for what, why in spec.xfail.items()),
     }
+
+
+def _truth(spec: Spec) -> str:
+    if spec.contract.kind == "vjp":
+        return "the formula of the contract"
+    if spec.truth == "reference":
+        return "autograd of the reference, itself verified by differences"
+    differentiated = "the function that backward_of names" if spec.contract.kind == "backward_of" else "the forward"
+    return f"central differences of {differentiated}, in float64"
+
+
+def _defined(function: Any) -> str:
+    """Where a function of a spec file stands; the module of such a file has no name that a reader knows."""
+    source = source_of(function)
+    return place(source) if source else describe_callable(function)
 
 
 def _sizes(dim: Dim) -> str:

@@ -161,16 +161,19 @@ def _missing(error: ModuleNotFoundError, name: str) -> str:
     if error.name and (name == error.name or name.startswith(f"{error.name}.")):
         here = Path.cwd()
         return (
-            f"no module named {error.name!r}{did_you_mean(error.name, _importable(here))}; "
+            f"no module named {error.name!r}{did_you_mean(error.name, _importable(here, error.name))}; "
             f"modules are looked for in {here}, {here / 'src'} and the installed packages."
         )
     return f"it needs {error.name!r}, which is not installed{_raised_at(error)}."
 
 
-def _importable(directory: Path) -> list[str]:
-    """Names of the packages and modules that lie in the directory or its src."""
-    folders = [d for d in (directory, directory / "src") if d.is_dir()]
-    return [p.stem for d in folders for p in d.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()]
+def _importable(directory: Path, name: str) -> list[str]:
+    """Names of the modules beside the one that is missing: in its package, or in the directory and its src."""
+    package, _, _ = name.rpartition(".")
+    folders = [Path(p) for p in getattr(sys.modules.get(package), "__path__", ())] or [directory, directory / "src"]
+    prefix = f"{package}." if package else ""
+    files = [p for d in folders if d.is_dir() for p in d.iterdir()]
+    return [prefix + p.stem for p in files if p.suffix == ".py" or (p / "__init__.py").is_file()]
 
 
 def _raised_at(error: BaseException) -> str:

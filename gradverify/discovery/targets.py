@@ -23,7 +23,8 @@ def resolve(targets: Sequence[str], *, shapes: Mapping[str, str], config: Config
     """
     from gradverify.engine.session import Unusable
 
-    make_importable(Path.cwd())
+    for directory in (Path(config.root), Path.cwd()):
+        make_importable(directory)
     found: list[Spec | Unusable] = []
     for target in targets or [str(f) for f in project_files(config)]:
         specs = _or_error(partial(_of_target, target, shapes=shapes, config=config))
@@ -95,6 +96,8 @@ def _named(name: str, config: Config) -> list[Spec]:
 
 def _unknown_name(name: str, known: list[str]) -> str:
     module, _, attribute = name.rpartition(".")
+    if _is_module(name):
+        return f"{name}: is a module; name an op in it: {name}:attribute."
     if module and attribute:
         return f"{name}: no spec has this name. An op is named as module:attribute: `{module}:{attribute}`."
     if "/" in name or "\\" in name:
@@ -103,6 +106,12 @@ def _unknown_name(name: str, known: list[str]) -> str:
         f"{name}: no spec has this name{did_you_mean(name, known)}; `gradverify list` shows those that are found. "
         "An op is named as module:attribute, a file with its .py."
     )
+
+
+def _is_module(name: str) -> bool:
+    """Whether a dotted name is a module below the current directory or its src, told from the files alone."""
+    paths = [folder.joinpath(*name.split(".")) for folder in (Path.cwd(), Path.cwd() / "src")]
+    return any(p.with_suffix(".py").is_file() or (p / "__init__.py").is_file() for p in paths)
 
 
 def _without_shapes(specs: list[Spec], target: str, shapes: Mapping[str, str]) -> list[Spec]:

@@ -17,6 +17,11 @@ CLAIMS = MappingProxyType(
     }
 )
 
+NOT_YET = ("forward mode", "double backward", "vmap", "checkpoint", "hooks", "autocast", "compile", "low precision")
+"""What this version has no claim about; every list of what is not covered names them."""
+
+WHY_NOT_YET = "gradverify has no such claim yet"
+
 
 def selected(claims: tuple[str, ...], skip: tuple[str, ...]) -> tuple[str, ...]:
     """The claims of CLAIMS that are asked for, in their order; a family name (`transforms`) stands for its children."""

@@ -11,7 +11,7 @@ from gradverify.records.claims import CLAIMS
 from gradverify.records.run import Environment, Input, Invocation, OpRun, Run
 from gradverify.records.verdict import Outcome, Result
 from gradverify.reports import table
-from gradverify.reports.lines import one_line, place, result_lines
+from gradverify.reports.lines import one_line, place, relative, result_lines
 from gradverify.reports.style import WIDTH, Style, wrapped
 from gradverify.reports.totals import not_covered_lines, total_line, total_notes
 
@@ -114,11 +114,11 @@ def header(environment: Environment, invocation: Invocation, *, style: Style) ->
 
 def op_lines(op: OpRun, *, style: Style) -> list[str]:
     """The target with its kind and source, its inputs and where they come from, and a contract that is not exact."""
-    name = op.target if op.spec in ("", op.target) else f"{op.spec}  {op.target}"
+    name = op.target if op.spec == "" or op.target.endswith(op.spec) else f"{op.spec}  {op.target}"
     kind = [op.kind] if op.kind and op.kind != "lazy" else []
     source = [place(op.source)] if op.source else []
     head, *more = wrapped(style.plain("  ".join([name, *kind, *source])), rest="    ")
-    contract = [f"contract {op.contract}"] if op.contract != "exact" else []
+    contract = [f"contract {relative(op.contract)}"] if op.contract != "exact" else []
     inputs = "   ".join(_input(i) for i in op.inputs)
     origin = f"from {op.inputs_from.removeprefix('from ')}" if op.inputs_from else ""
     spread = (
@@ -156,8 +156,9 @@ def _findings(run: Run, view: View) -> list[str]:
 
 def _unusable(op: OpRun, view: View) -> list[str]:
     """Why a target could not be verified: one line under `quiet`, else the whole message."""
-    message = view.style.plain(op.error).strip().splitlines() or [""]
-    name = view.style.plain(op.target or op.spec)
+    name = op.target or op.spec
+    message = view.style.plain(op.error.removeprefix(f"{name}: ")).strip().splitlines() or [""]
+    name = view.style.plain(name)
     if view.form in ("quiet", "concise"):
         return [f"ERROR {name} {message[0]}"]
     label = view.style.paint("ERROR", "red")
@@ -165,4 +166,5 @@ def _unusable(op: OpRun, view: View) -> list[str]:
 
 
 def _kept(text: str) -> list[str]:
-    return wrapped(text.strip(), first="  ", rest="  ") if len(text) > WIDTH - 2 else [f"  {text}"]
+    lead = "  " + " " * (len(text) - len(text.lstrip()))
+    return wrapped(text.strip(), first=lead, rest=f"{lead}  ") if len(text) > WIDTH - 2 else [f"  {text}"]

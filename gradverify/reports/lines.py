@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ _BLOCK_LINES = 30
 
 def result_lines(result: Result, *, style: Style, verbose: bool = False) -> list[str]:
     """The block of one result; empty for a SKIP, which the list of what is not covered names."""
-    if result.outcome is Outcome.SKIP:
+    if result.outcome is Outcome.SKIP and not result.xfailed:
         return []
     lines = _passed(result, style=style) if result.outcome is Outcome.PASS else _failed(result, style=style)
     return lines + (_details(result, style=style) if verbose else [])
@@ -38,7 +39,7 @@ def headline(result: Result) -> str:
     """Code and summary of what is wrong, or the reason why it could not be judged, in one line."""
     text = result.finding.summary if result.finding else result.reason or TITLES.get(result.code, "")
     text = " ".join(text.split())
-    expected = f" (expected: {result.xfailed})" if result.xfailed else ""
+    expected = f" (expected: {result.reason.removeprefix('xfail ') or result.xfailed})" if result.xfailed else ""
     return f"{result.code} {text}".strip() + expected
 
 
@@ -50,9 +51,12 @@ def one_line(op: OpRun, result: Result, *, style: Style) -> str:
 
 def place(location: Location) -> str:
     """`src/ops.py:41:9`, relative to the current directory where the file lies below it."""
-    path = Path(location.file)
-    shown = path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
-    return f"{shown}:{location.line}" + (f":{location.col}" if location.col else "")
+    return relative(f"{location.file}:{location.line}") + (f":{location.col}" if location.col else "")
+
+
+def relative(text: str) -> str:
+    """A text that names files, with those below the current directory named from there."""
+    return text.replace(f"{Path.cwd()}{os.sep}", "")
 
 
 def _passed(result: Result, *, style: Style) -> list[str]:
@@ -140,7 +144,7 @@ def _details(result: Result, *, style: Style) -> list[str]:
         "resolution": resolution(result.resolution),
         "digits": f"{result.digits:.1f}" if math.isfinite(result.digits) else "",
         "truth": result.truth,
-        "time": ", ".join(f"{phase} {duration(s)}" for phase, s in result.seconds.items()),
+        "time": ", ".join(f"{phase} {duration(s)}" for phase, s in sorted(result.seconds.items())),
         **_worst(result.worst),
     }
     text = (f"{name:<13} {value}" for name, value in rows.items() if value)
@@ -156,5 +160,5 @@ def _worst(worst: Verdict | None) -> dict[str, str]:
         "worst case": f"{evidence.case.id} {msgspec.json.encode(evidence.case).decode()}",
         "measured": f"{evidence.quantity}: {bar}",
         "around it": evidence.neighbourhood,
-        **{name: str(fact) for name, fact in evidence.facts.items()},
+        **{name: str(fact) for name, fact in sorted(evidence.facts.items())},
     }

@@ -27,7 +27,7 @@ def not_covered_lines(run: Run, *, style: Style) -> list[str]:
 
 def gaps_of(op: OpRun) -> list[tuple[str, str]]:
     """What was not verified and why, once each: the skipped results, then what the engine lists."""
-    skipped = [r for r in op.checks if r.outcome is Outcome.SKIP]
+    skipped = [r for r in op.checks if r.outcome is Outcome.SKIP and not r.xfailed]
     named = [(_skipped_name(op, r), r.reason or "skipped") for r in skipped]
     known = {r.claim for r in skipped} | {name for name, _ in named}
     listed = [(n.what, n.why) for n in op.not_covered if n.what not in known]
@@ -36,17 +36,18 @@ def gaps_of(op: OpRun) -> list[tuple[str, str]]:
 
 def total_line(run: Run, *, style: Style) -> str:
     """`PASS  8 checks, 382 cases, 1.4 s`, `FAIL  1 of 8 checks, ...`: the worst outcome leads."""
-    tried = [r for r in run.results if r.outcome is not Outcome.SKIP]
+    tried = [r for r in run.results if r.outcome is not Outcome.SKIP or r.xfailed]
     bad = [r for r in tried if r.outcome in (Outcome.FAIL, Outcome.ERROR) and not r.xfailed]
     unsure = [r for r in tried if r.outcome is Outcome.INCONCLUSIVE and not r.xfailed]
     unusable = [op for op in run.ops if op.error]
-    word, colour, counted = _leading(bad, unsure, unusable, tried)
+    word, colour, counted = _leading(run, bad, unsure, tried)
+    checks = count(len(tried), "check")
     words = [
-        f"{counted} of {count(len(tried), 'check')}" if counted else count(len(tried), "check"),
+        *([f"{counted} of {checks}" if counted else checks] if tried else []),
         *([f"{len(unsure)} inconclusive"] if unsure and word != "INCONCLUSIVE" else []),
         *([f"{count(len(unusable), 'target')} unusable"] if unusable else []),
         *_warnings(tried),
-        count(sum(r.cases.run for r in tried), "case"),
+        *([count(sum(r.cases.run for r in tried), "case")] if tried else []),
         duration(run.run.duration_s),
     ]
     first, *more = wrapped(f"{word}  {', '.join(words)}", rest=" " * (len(word) + 2))
@@ -59,13 +60,13 @@ def total_notes(run: Run, *, style: Style) -> list[str]:
     return [note] if run.run.interrupted else []
 
 
-def _leading(
-    bad: list[Result], unsure: list[Result], unusable: list[OpRun], tried: list[Result]
-) -> tuple[str, str, int]:
+def _leading(run: Run, bad: list[Result], unsure: list[Result], tried: list[Result]) -> tuple[str, str, int]:
     """The word of the worst outcome, its colour, and how many checks have it (0: all, or none at all)."""
     if bad:
         return "FAIL", "red", len(bad)
-    if unusable:
+    if run.run.interrupted:
+        return "INTERRUPTED", "yellow", 0
+    if any(op.error for op in run.ops):
         return "ERROR", "red", 0
     if unsure:
         return "INCONCLUSIVE", "yellow", len(unsure)

@@ -12,7 +12,7 @@ def size(value: float) -> str:
     exponent = math.floor(math.log10(value))
     # Just above a round number is that number: 2.0000001e-9 must not become 3e-9.
     digit = math.ceil(round(value / 10**exponent, 6))
-    return f"1e{exponent + 1:03d}".replace("e0", "e") if digit == 10 else f"{digit}e{exponent}"
+    return f"1e{exponent + 1}" if digit == 10 else f"{digit}e{exponent}"
 
 
 def resolution(value: float) -> str:

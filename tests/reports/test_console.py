@@ -1,0 +1,105 @@
+"""What people read: exact texts in tests/golden, and the rules that every text keeps."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from gradverify.records.finding import Finding
+from gradverify.records.run import Run
+from gradverify.records.verdict import Outcome
+from gradverify.reports.console import View, render
+from gradverify.reports.style import WIDTH, Style
+from tests.reports import runs
+
+TEXTS = {
+    "passing": (runs.PASSING, View()),
+    "passing-verbose": (runs.PASSING, View(verbose=True)),
+    "failing": (runs.FAILING, View()),
+    "failing-verbose": (runs.FAILING, View(verbose=True)),
+    "failing-ascii": (runs.FAILING, View(style=Style(unicode=False))),
+    "failing-colour": (runs.FAILING, View(style=Style(colour=True))),
+    "inconclusive": (runs.UNJUDGED, View()),
+    "imprecise": (runs.run(runs.op(runs.IMPRECISE)), View()),
+    "op-raises": (runs.run(runs.op(runs.RAISED)), View()),
+    "table": (runs.MIXED, View(form="table")),
+    "table-ascii": (runs.MIXED, View(form="table", style=Style(unicode=False))),
+    "concise": (runs.MIXED, View(form="concise")),
+    "quiet": (runs.MIXED, View(form="quiet")),
+    "interrupted": (runs.run(runs.op(runs.passed("vjp")), interrupted=True), View()),
+    "nothing": (runs.run(), View()),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_text_is_the_golden_one(name: str, golden) -> None:
+    run, view = TEXTS[name]
+    golden(f"{name}.txt", render(run, view))
+
+
+@pytest.mark.parametrize("name", [n for n in TEXTS if not n.startswith(("concise", "quiet"))])
+def test_no_line_is_wider_than_the_page(name: str) -> None:
+    """But for what cannot be broken: a case as JSON under -v."""
+    run, view = TEXTS[name]
+    plain = re.sub("\x1b\\[[0-9]*m", "", render(run, view))
+    assert [line for line in plain.splitlines() if len(line) > WIDTH and '{"spec"' not in line] == []
+
+
+@pytest.mark.parametrize("name", ["failing", "table"])
+def test_ascii_text_is_ascii(name: str) -> None:
+    run, view = TEXTS[name]
+    render(run, msgspec.structs.replace(view, style=Style(unicode=False))).encode("ascii")
+
+
+def test_colours_only_colour() -> None:
+    coloured = render(runs.FAILING, View(style=Style(colour=True)))
+    assert "\x1b[" in coloured
+    assert re.sub("\x1b\\[[0-9]*m", "", coloured) == render(runs.FAILING, View())
+
+
+def test_a_finding_is_at_most_thirty_lines() -> None:
+    long = Finding(code="GV199", summary="wrong gradient", lines=tuple(f"fact {i}" for i in range(100)))
+    failed = runs.passed("vjp", outcome=Outcome.FAIL, code="GV199", finding=long)
+    text = render(runs.run(runs.op(failed)), View())
+    assert len(text.splitlines()) <= 34
+    assert "72 more lines in the JSON (--json)" in text
+
+
+def test_without_a_finding_both_numbers_and_the_error_bar_stand_there() -> None:
+    bare = msgspec.structs.replace(runs.VJP_FAIL, finding=None)
+    text = render(runs.run(runs.op(bare)), View())
+    for part in ("GV199 wrong gradient", "2.166630941", "1.083315471 +- 2e-12"):
+        assert part in text
+
+
+def test_an_expected_failure_is_counted_apart_and_does_not_fail() -> None:
+    fields = {"outcome": Outcome.SKIP, "reason": "xfail GV199: #12 known", "xfailed": "GV199"}
+    expected = msgspec.structs.replace(runs.VJP_FAIL, **fields)
+    text = render(runs.run(runs.op(expected, runs.passed("linear"))), View())
+    assert "(expected: GV199: #12 known)" in " ".join(text.split())
+    assert text.splitlines()[-1].startswith("PASS  2 checks, 1 expected to fail")
+
+
+def test_text_of_the_user_in_any_alphabet_reaches_an_ascii_terminal() -> None:
+    run = runs.run(runs.op(runs.passed("vjp"), spec="größe_梯度", target="größe:梯度"))
+    text = render(run, View(style=Style(unicode=False)))
+    assert "gr\\xf6\\xdfe_\\u68af\\u5ea6" in text
+    assert "größe_梯度" in render(run, View())
+
+
+def test_no_text_names_a_command_that_does_not_exist() -> None:
+    for name in TEXTS:
+        assert not re.search(r"gradverify (?!0|check|list|show)\w+", render(*TEXTS[name]))
+
+
+def test_a_report_read_back_renders_the_same() -> None:
+    from gradverify.reports.json_ import dumps, loads
+
+    for run, view in TEXTS.values():
+        assert render(loads(dumps(run)), view) == render(run, view)
+
+
+def test_an_empty_run_says_that_nothing_was_verified() -> None:
+    assert render(Run(), View()).splitlines()[-1].startswith("NOTHING VERIFIED")
