@@ -225,7 +225,8 @@ def _trouble(
     if found.outcome is not Outcome.PASS:
         return _said(found)
     spec = spec_at(func, point, {}, name=describe_callable(func).rpartition(":")[2])
-    plan = Plan(claims=claims, examples=_POINT_EXAMPLES)
+    dtype = str(point[free[0]].dtype).removeprefix("torch.")
+    plan = Plan(claims=claims, dtypes=(dtype,), examples=_POINT_EXAMPLES)
     results = _verify(spec, plan, policy) if claims else ()
     bad = [r for r in results if r.outcome in (Outcome.FAIL, Outcome.ERROR)]
     return "\n".join(describe(r) for r in bad)

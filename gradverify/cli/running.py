@@ -84,7 +84,7 @@ class _Listener:
         self._request = request
 
     def begin(self) -> None:
-        from gradverify.engine.session import environment
+        from gradverify.engine.environment import environment
 
         if self._console:
             self._console.begin(environment(), _invocation(self._request))

@@ -50,6 +50,10 @@ def claims_of(spec: Spec) -> dict[str, str]:
         reasons["forward"] = "the spec has no reference; give it a body"
     if not spec.linear:
         reasons["linear"] = "the spec says linear=False"
+    if spec.inputs is not None:
+        reasons["edges"] = "inputs= gives the shapes"
+    if not spec.differentiable():
+        reasons |= {c: "no argument carries a gradient" for c in CLAIMS if c != "forward"}
     return reasons
 
 

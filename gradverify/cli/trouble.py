@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from gradverify import __version__
+
 
 def report_me(error: BaseException, arguments: Sequence[str]) -> str:
     """The block to paste into a bug report: what happened, with which command, versions, and the traceback."""
@@ -17,7 +19,7 @@ def report_me(error: BaseException, arguments: Sequence[str]) -> str:
             f"gradverify has a bug: {type(error).__name__}: {error}",
             "This says nothing about your op. Please report the lines below.",
             f"  command  gradverify {shlex.join(arguments)}",
-            f"  versions gradverify {_version('gradverify')}, torch {_version('torch')}, "
+            f"  versions gradverify {__version__}, torch {_version('torch')}, "
             f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
             *(f"  {line}" for line in trace.splitlines()),
         ]

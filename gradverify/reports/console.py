@@ -59,9 +59,10 @@ class Console:
 
     def result(self, result: Result) -> None:
         """Show a result of the op that was announced last."""
+        view, earlier = self._view, tuple(self._results)
         self._results.append(result)
-        if self._view.form == "full":
-            self._lines(result_lines(result, style=self._view.style, verbose=self._view.verbose))
+        if view.form == "full":
+            self._lines(result_lines(result, style=view.style, verbose=view.verbose, earlier=earlier))
         elif self._view.form == "quiet" and self._op and _is_bad(result):
             self._lines([one_line(self._op, result, style=self._view.style)])
 
@@ -143,15 +144,23 @@ def _is_bad(result: Result) -> bool:
 
 
 def _findings(run: Run, view: View) -> list[str]:
-    bad = [(op, r) for op in run.ops for r in op.checks if _is_bad(r)]
-    lines = []
-    for op, result in bad[:_FINDINGS_SHOWN]:
-        lines += ["", view.style.paint(view.style.plain(op.spec), "bold")]
-        lines += result_lines(result, style=view.style, verbose=view.verbose)
-    hidden = len(bad) - _FINDINGS_SHOWN
-    return (
-        lines + ([f"{hidden} more findings are in the JSON (--json)"] if hidden > 0 else []) + ([""] if lines else [])
+    """The blocks of what is wrong, op by op, as many as are read."""
+    lines, hidden, room = [], 0, _FINDINGS_SHOWN
+    for op in run.ops:
+        bad = [r for r in op.checks if _is_bad(r)]
+        lines += _of_op(op, bad[:room], view)
+        hidden += len(bad[room:])
+        room -= len(bad[:room])
+    rest = [f"{hidden} more findings are in the JSON (--json)"] if hidden else []
+    return [*lines, *rest, ""] if lines else []
+
+
+def _of_op(op: OpRun, bad: Sequence[Result], view: View) -> list[str]:
+    head = ["", view.style.paint(view.style.plain(op.spec), "bold")] if bad else []
+    blocks = (
+        result_lines(r, style=view.style, verbose=view.verbose, earlier=bad[:number]) for number, r in enumerate(bad)
     )
+    return [*head, *(line for block in blocks for line in block)]
 
 
 def _unusable(op: OpRun, view: View) -> list[str]:

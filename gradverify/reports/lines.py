@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,12 +22,23 @@ _CASES_COLUMN = 10
 _BLOCK_LINES = 30
 
 
-def result_lines(result: Result, *, style: Style, verbose: bool = False) -> list[str]:
-    """The block of one result; empty for a SKIP, which the list of what is not covered names."""
+def result_lines(result: Result, *, style: Style, verbose: bool = False, earlier: Sequence[Result] = ()) -> list[str]:
+    """The block of one result; empty for a SKIP, which the list of what is not covered names.
+
+    What an `earlier` result of the op says in the same words is not said again, but for -v.
+    """
     if result.outcome is Outcome.SKIP and not result.xfailed:
         return []
+    same = [r for r in earlier if _trouble(r) and _trouble(r) == _trouble(result)]
+    if same and not verbose:
+        return [f"{_head(result, style)}{result.code} as for {claim_name(same[0])}"]
     lines = _passed(result, style=style) if result.outcome is Outcome.PASS else _failed(result, style=style)
     return lines + (_details(result, style=style) if verbose else [])
+
+
+def _trouble(result: Result) -> tuple[str, str] | None:
+    """What is wrong with a result, as far as it can be the same as with another; None where nothing is."""
+    return None if result.outcome is Outcome.PASS else (result.code, headline(result))
 
 
 def claim_name(result: Result) -> str:

@@ -101,6 +101,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     fake = Engine()
     monkeypatch.setitem(sys.modules, "gradverify.engine.session", fake)
     monkeypatch.setattr(gradverify.engine, "session", fake, raising=False)
+    monkeypatch.setattr("gradverify.engine.environment.environment", fake.environment)
     return fake
 
 

@@ -67,6 +67,22 @@ def test_a_finding_is_at_most_thirty_lines() -> None:
     assert "72 more lines in the JSON (--json)" in text
 
 
+def test_what_several_claims_say_alike_is_said_once() -> None:
+    raised = [msgspec.structs.replace(runs.RAISED, claim=c) for c in ("forward", "vjp", "linear")]
+    text = render(runs.run(runs.op(*raised)), View())
+    assert text.count("sizes 3 and 4") == 1
+    assert "✗ vjp      GV902 as for forward\n  ✗ linear   GV902 as for forward" in text
+    assert render(runs.run(runs.op(*raised)), View(verbose=True)).count("sizes 3 and 4") == 3
+    table = render(runs.run(runs.op(*raised), runs.op(runs.VJP_FAIL)), View(form="table"))
+    assert table.count("sizes 3 and 4") == 1
+
+
+def test_a_table_shows_the_first_findings_and_counts_the_others() -> None:
+    text = render(runs.run(*(runs.op(runs.VJP_FAIL, runs.UNSURE) for _ in range(7))), View(form="table"))
+    assert text.count("smallest case") + text.count("error grows") == 10
+    assert "4 more findings are in the JSON (--json)" in text
+
+
 def test_without_a_finding_both_numbers_and_the_error_bar_stand_there() -> None:
     bare = msgspec.structs.replace(runs.VJP_FAIL, finding=None)
     text = render(runs.run(runs.op(bare)), View())
