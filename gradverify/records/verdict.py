@@ -21,16 +21,20 @@ class Outcome(enum.Enum):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What one piece of evidence says. `code` is empty for a plain PASS; `at_kink`: consistent, and judges nothing."""
+    """What one piece of evidence says. `code` is empty for a plain PASS.
+
+    `moot`: nothing can be judged at this point (a kink with the claim among the subgradients, a jump, the edge of the
+    domain, saturation); it neither passes nor spoils the claim, and another case is drawn in its place.
+    """
 
     outcome: Outcome
     code: str
     evidence: Evidence
-    at_kink: bool = False
+    moot: bool = False
 
 
 class Cases(msgspec.Struct, frozen=True, kw_only=True):
-    """How many cases: judged, refused by `where` or by the reference, redrawn because they lay on a kink."""
+    """How many cases: judged, refused by `where` or by the reference, redrawn because nothing can be judged there (a kink)."""
 
     run: int = 0
     invalid: int = 0

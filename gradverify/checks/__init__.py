@@ -1,0 +1,26 @@
+"""The table of claims: name -> check. A check takes a spec and a case and yields evidence; it holds no opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+
+from gradverify.checks import edges, forward, layout, linear, partial, purity, repeat, vjp
+from gradverify.records.case import Case
+from gradverify.records.evidence import Evidence
+from gradverify.records.spec import Spec
+
+Check = Callable[[Spec, Case], Iterator[Evidence]]
+
+CHECKS: Mapping[str, Check] = MappingProxyType(
+    {
+        "forward": forward.check,
+        "vjp": vjp.check,
+        "linear": linear.check,
+        "layout": layout.check,
+        "purity": purity.check,
+        "repeat": repeat.check,
+        "edges": edges.check,
+        "partial": partial.check,
+    }
+)

@@ -1,0 +1,63 @@
+"""FORWARD: the op's outputs equal the reference's, to the rounding that this point's condition allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from gradverify.autodiff import calling
+from gradverify.checks.flat import flat
+from gradverify.checks.subject import PROBE, Subject, at, shaken, spreads
+from gradverify.numerics.comparison import rounding_bar
+from gradverify.records.case import Case
+from gradverify.records.evidence import Evidence
+from gradverify.records.spec import Spec
+
+
+def check(spec: Spec, case: Case) -> Iterator[Evidence]:
+    """Compare every output with the reference's: number, shape, dtype kind, then values.
+
+    The error bar of an element is the scatter of the reference when its inputs move by one rounding, and the rounding
+    of the value, 8-fold; so an ill-conditioned point has a wide bar and a step function at its step has none to speak of.
+    """
+    subject = at(spec, case)
+    assert spec.reference is not None
+    yield from against_reference(subject)
+
+
+def against_reference(subject: Subject) -> Iterator[Evidence]:
+    """The outputs with gradients off, and the same with gradients on."""
+    assert subject.spec.reference is not None
+    called = calling.companion(subject.spec, subject.spec.reference)
+    want = subject.values(called, calling.copies(subject.point.primals))
+    got = subject.values(subject.call, calling.copies(subject.point.primals))
+    if len(got) != len(want):
+        yield subject.count("the number of outputs", 1, kind="count", found=len(got), wanted=len(want))
+        return
+    moved = [subject.values(called, shaken(subject, subject.point.primals, draw=k)) for k in range(2)]
+    spread = spreads(subject, [flat(w) for w in want], [[flat(t) for t in m] for m in moved], probe=PROBE)
+    terms = max((t.numel() for t in subject.point.primals.values() if t is not None), default=1)
+    for k, (a, b, s) in enumerate(zip(got, want, spread, strict=True)):
+        yield from _one(subject, k, a, b, rounding_bar(flat(b), s, unit=subject.unit, terms=terms))
+    yield from _same_with_gradients(subject, got)
+
+
+def _one(subject: Subject, k: int, got: Tensor, want: Tensor, bar: object) -> Iterator[Evidence]:
+    quantity = f"output {k}"
+    if got.shape != want.shape:
+        yield subject.count(quantity, 1, kind="shape", found=str(list(got.shape)), wanted=str(list(want.shape)))
+    elif got.is_floating_point() != want.is_floating_point():
+        yield subject.count(quantity, 1, kind="dtype", found=str(got.dtype), wanted=str(want.dtype))
+    else:
+        yield subject.compare(quantity, quantity, got, want, bar, truth="the reference")  # type: ignore[arg-type]
+
+
+def _same_with_gradients(subject: Subject, without: tuple[Tensor, ...]) -> Iterator[Evidence]:
+    """A forward must not depend on whether gradients are recorded."""
+    if not subject.point.differentiate or subject.spec.nondeterministic:
+        return
+    for k, (a, b) in enumerate(zip(subject.record().outputs, without, strict=False)):
+        if a.shape == b.shape:
+            bar = rounding_bar(flat(b), 0 * flat(b), unit=subject.unit, terms=b.numel())
+            yield subject.compare(f"output {k} with gradients on", f"output {k}", a, b, bar, truth="gradients off")

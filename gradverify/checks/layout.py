@@ -1,0 +1,61 @@
+"""LAYOUT: outputs and gradients depend on the values of inputs and cotangents, not on how they lie in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+
+from gradverify.cases.materialise import with_layout
+from gradverify.checks.flat import flat
+from gradverify.checks.subject import Subject, at, compare_gradients, gradient_bars
+from gradverify.errors import OpError
+from gradverify.numerics.comparison import rounding_bar
+from gradverify.records.case import Case
+from gradverify.records.evidence import Evidence
+from gradverify.records.spec import Spec
+
+
+def check(spec: Spec, case: Case) -> Iterator[Evidence]:
+    """Compare outputs and gradients in the drawn layouts with those at contiguous copies of the same values."""
+    subject = at(spec, case)
+    plain = replace(subject, point=replace(subject.point, primals=_contiguous(subject)))
+    base = plain.record()
+    us = subject.cotangents(base)
+    straight = [None if u is None else with_layout(u, "contiguous") for u in us]
+    want = base.vjp(straight)
+    bars = gradient_bars(plain, base, straight, want)
+    words = _words(case)
+    try:
+        tape = subject.record()
+        got = tape.vjp(us)
+    except OpError as error:
+        yield subject.count("the call", 1, kind="layout refused", layouts=words, said=str(error))
+        return
+    if not spec.stochastic:
+        for k, (a, b) in enumerate(zip(tape.outputs, base.outputs, strict=False)):
+            bar = rounding_bar(flat(b), 0 * flat(b), unit=subject.unit, terms=b.numel())
+            yield subject.compare(f"output {k}", f"output {k}", a, b, bar, layouts=words)
+        yield from compare_gradients(subject, got, want, bars, base.leaves, layouts=words)
+    yield from _cotangents_alone(plain, case, words)
+
+
+def _cotangents_alone(plain: Subject, case: Case, words: str) -> Iterator[Evidence]:
+    """The layouts of the cotangents on contiguous inputs: a fault of theirs must not hide behind the inputs'."""
+    tape = plain.record()
+    us = plain.cotangents(tape, 1)
+    straight = [None if u is None else with_layout(u, "contiguous") for u in us]
+    want = tape.vjp(straight)
+    bars = gradient_bars(plain, tape, straight, want)
+    yield from compare_gradients(plain, tape.vjp(us), want, bars, tape.leaves, layouts=words)
+
+
+def _contiguous(subject: Subject) -> dict[str, object]:
+    return {n: None if t is None else with_layout(t, "contiguous") for n, t in subject.point.primals.items()}
+
+
+def _words(case: Case) -> str:
+    drawn = [f"{n} {word}" for n, word in case.layouts if word != "contiguous"]
+    return ", ".join([*drawn, *(f"cotangent {w}" for w in dict.fromkeys(case.cotangents) if w != "contiguous")])
+
+

@@ -1,0 +1,73 @@
+"""REPEAT: the same call gives the same bits, again, and after a call with other data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gradverify.autodiff.products import Tape
+from gradverify.checks.flat import flat
+from gradverify.checks.subject import Subject, at, gradient_bars
+from gradverify.numerics.comparison import rounding_bar
+from gradverify.records.case import Case
+from gradverify.records.evidence import Evidence
+from gradverify.records.spec import Spec
+
+
+def check(spec: Spec, case: Case) -> Iterator[Evidence]:
+    """Compare outputs and gradients of a first call with: backward again; a second call; a call after other data."""
+    subject = at(spec, case)
+    first = subject.record()
+    us = subject.cotangents(first)
+    grads = first.vjp(us)
+    outputs = tuple(y.detach().clone() for y in first.outputs)
+    bars = gradient_bars(subject, first, us, grads)
+    yield from _same(subject, outputs, grads, first.outputs, first.vjp(us), bars, kind="backward again")
+    second = subject.record()
+    yield from _same(subject, outputs, grads, second.outputs, second.vjp(us), bars, kind="again")
+    _elsewhere(subject)
+    third = subject.record()
+    yield from _same(subject, outputs, grads, third.outputs, third.vjp(us), bars, kind="after other data")
+
+
+def _elsewhere(subject: Subject) -> Tape:
+    """A call with other values of the same shapes, forward and backward."""
+    other = {
+        n: -1.5 * t + 0.25 if t is not None and n in subject.point.differentiate else t
+        for n, t in subject.point.primals.items()
+    }
+    away = replace(subject, point=replace(subject.point, primals=other))
+    tape = away.record()
+    tape.vjp(away.cotangents(tape, 7))
+    return tape
+
+
+def _same(
+    subject: Subject,
+    outputs: tuple[Tensor, ...],
+    grads: Mapping[str, Tensor | None],
+    again: tuple[Tensor, ...],
+    regrads: Mapping[str, Tensor | None],
+    bars: Mapping[str, object],
+    *,
+    kind: str,
+) -> Iterator[Evidence]:
+    for k, (a, b) in enumerate(zip(again, outputs, strict=True)):
+        bar = rounding_bar(flat(b), 0 * flat(b), unit=subject.unit, terms=b.numel())
+        yield _graded(subject, f"output {k}", a, b, bar, kind)
+    for name, b in grads.items():
+        a = regrads[name]
+        if (a is None) != (b is None):
+            yield subject.count(f"the gradient of `{name}`", 1, kind=kind)
+        elif a is not None and b is not None:
+            yield _graded(subject, f"the gradient of `{name}`", a, b, bars[name], kind)
+
+
+def _graded(subject: Subject, quantity: str, a: Tensor, b: Tensor, bar: object, kind: str) -> Evidence:
+    """Bitwise, unless the spec says that rounding may differ; how many elements differ, and by how much."""
+    differ = int((~torch.isclose(a, b, rtol=0, atol=0, equal_nan=True)).sum())
+    e = subject.compare(quantity, quantity, a, b, bar, kind=kind, differ=differ)  # type: ignore[arg-type]
+    return e

@@ -1,0 +1,146 @@
+"""From a failing or undecided result to a Finding: the measured facts in words. Patterns are not guessed at."""
+
+from __future__ import annotations
+
+from gradverify.records.case import Case
+from gradverify.records.codes import TITLES
+from gradverify.records.evidence import Evidence, Mismatch
+from gradverify.records.finding import Finding
+from gradverify.records.spec import Spec
+from gradverify.records.verdict import Outcome, Result, Verdict
+
+REMEDIES = {
+    "GV112": "a straight-through estimator? declare the function that backward differentiates: backward_of=...",
+    "GV301": "keep the inputs away from the jump: Annotated[Tensor, ..., gv.avoid(point)]",
+    "GV302": "keep the inputs away from the kink: gv.avoid(point), or gv.avoid_ties",
+    "GV303": "narrow the domain of the inputs, or give a smooth reference",
+    "GV204": "if it is meant, say so in the spec: nondeterministic=True",
+}
+
+
+def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
+    """The finding of a result that is not a plain pass; None for one that is."""
+    verdict = result.worst
+    if verdict is None or (result.outcome is Outcome.PASS and not result.code):
+        return None
+    e = verdict.evidence
+    return Finding(
+        code=result.code,
+        summary=_summary(spec, result, verdict),
+        lines=tuple(_lines(spec, result, verdict, runs)),
+        remedy=_remedy(spec, result.code),
+        location=spec.source,
+        minimal=e.case,
+    )
+
+
+def _remedy(spec: Spec, code: str) -> str | None:
+    if code == "GV208" and spec.reference is None:
+        return None
+    return REMEDIES.get(code)
+
+
+def _summary(spec: Spec, result: Result, verdict: Verdict) -> str:
+    e = verdict.evidence
+    if result.code == "GV112":
+        return f"{TITLES['GV112']}: the forward is flat, backward returns a gradient for `{_argument(spec, e)}`"
+    if result.code == "GV602":
+        return f"{TITLES['GV602']}: {e.quantity} agrees to {result.digits:.1f} digits"
+    if result.outcome is Outcome.INCONCLUSIVE:
+        return f"{TITLES[result.code]}: {result.reason}; {_cause(e)}"
+    return f"{TITLES[result.code]}: {e.quantity}{_where(spec, e)}"
+
+
+def _argument(spec: Spec, e: Evidence) -> str:
+    if e.worst is not None and e.worst.argument:
+        return e.worst.argument
+    return ", ".join(e.case.differentiate or spec.differentiable())
+
+
+CAUSE = {
+    "kink": "the forward has a kink at these inputs",
+    "jump": "the forward jumps at these inputs: the error grows like 1/h",
+    "staircase": "the forward is a staircase: flat between jumps (a quantiser, or a narrow float inside)",
+    "flat": "the forward does not move at all",
+    "edge": "the forward is not finite on both sides of these inputs",
+    "noisy": "the forward's own noise hides the gradient",
+    "unsettled": "no two step sizes agree",
+    "smooth": "the slope lies below what rounding leaves visible",
+}
+
+
+def _cause(e: Evidence) -> str:
+    if e.facts.get("kind") == "reference":
+        return "the reference's own gradient does not agree with its differences"
+    return str(e.facts.get("cause", CAUSE[e.neighbourhood]))
+
+
+def _where(spec: Spec, e: Evidence) -> str:
+    relation = e.facts.get("relation") or e.facts.get("layouts") or e.facts.get("phase") or e.facts.get("mask")
+    return f" ({relation})" if relation else ""
+
+
+def _lines(spec: Spec, result: Result, verdict: Verdict, runs: int) -> list[str]:
+    e = verdict.evidence
+    lines = [f"smallest case  {_case(spec, e.case)}" + (f"   {runs} runs" if runs else "")]
+    lines += _numbers(spec, result, e)
+    if "found" in e.facts:
+        lines.append(f"found {e.facts['found']}, wanted {e.facts['wanted']}")
+    if "said" in e.facts:
+        lines.append(str(e.facts["said"]))
+    if "differ" in e.facts and e.facts["differ"]:
+        lines.append(f"{e.facts['differ']} elements differ between two calls")
+    return lines
+
+
+def _case(spec: Spec, case: Case) -> str:
+    dims = [f"{k}={_size(v)}" for k, v in case.dims]
+    kwargs = [f"{k}={v!r}" for k, v in case.kwargs]
+    plain = {"normal", "contiguous"}
+    values = [f"{k} {v}" for k, v in (*case.values, *case.layouts) if v not in plain]
+    return "  ".join([*dims, *kwargs, *values]) or "the given inputs"
+
+
+def _size(v: int | tuple[int, ...]) -> str:
+    return "x".join(map(str, v)) if isinstance(v, tuple) and v else str(v)
+
+
+def _numbers(spec: Spec, result: Result, e: Evidence) -> list[str]:
+    kind = e.facts.get("kind")
+    if e.numeric.error == 0 and e.numeric.value == 0 and kind is not None and kind != "not finite":
+        return [f"{e.analytic:.0f} elements" + (f" after {e.facts['phase']}" if "phase" in e.facts else "")]
+    name = _element(e.worst, e)
+    ours, truth = _labels(e)
+    width = max(len(ours), len(truth))
+    steps = f"   stable for h = {min(e.numeric.steps):.0e} ... {max(e.numeric.steps):.0e}" if e.numeric.steps else ""
+    interval = f"   any slope in [{e.interval[0]:.10g}, {e.interval[1]:.10g}] would do" if e.interval else ""
+    return [
+        f"  {ours:<{width}}  {name} = {e.analytic:.10g}",
+        f"  {truth:<{width}}  {name} = {e.numeric.value:.10g} +- {e.numeric.error:.1g}{interval or steps}",
+    ]
+
+
+def _labels(e: Evidence) -> tuple[str, str]:
+    truth = str(e.facts.get("truth", ""))
+    if e.claim == "forward" or e.quantity.startswith("output"):
+        return "the op", truth.removeprefix("the ") or "the base case"
+    if e.claim in ("vjp", "edges"):
+        return "backward()", truth or "the truth"
+    return "backward()", {"linear": "by linearity", "layout": "contiguous", "partial": "all at once"}.get(
+        e.claim, "the first call"
+    )
+
+
+def _element(place: Mismatch | None, e: Evidence) -> str:
+    if place is None:
+        return "<u, J d>"
+    if place.argument.startswith("output"):
+        return f"{place.argument}{_index(place.index)}"
+    if place.output is None:
+        return f"grad {place.argument}{_index(place.index)}"
+    output = f"y{place.output if place.output else ''}{_index(place.output_index)}"
+    return f"d{output}/d{place.argument}{_index(place.index)}" if place.argument else f"d{output} along d"
+
+
+def _index(index: tuple[int, ...] | None) -> str:
+    return "" if not index else f"[{','.join(map(str, index))}]"

@@ -1,0 +1,95 @@
+"""One point, one answer: the gradient of a plain callable at given tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from gradverify.autodiff import calling
+from gradverify.cases.concrete import spec_at
+from gradverify.checks.gradient import against_truth
+from gradverify.checks.subject import Subject
+from gradverify.diagnosis.explain import explain
+from gradverify.errors import OpError
+from gradverify.judge import conclude, judge, of_case
+from gradverify.records.case import Case, Point
+from gradverify.records.policy import Policy
+from gradverify.records.run import describe
+from gradverify.records.spec import describe_callable
+from gradverify.records.verdict import Cases, Outcome, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """The answer at one point: outcome, code, the verdicts it rests on, calls of the op, and the finding in words."""
+
+    outcome: Outcome
+    code: str
+    verdicts: tuple[Verdict, ...]
+    forwards: int
+    backwards: int
+    reason: str
+    moot: bool = False
+
+
+class _Counted:
+    """A callable that counts its calls."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return self.function(*args, **kwargs)
+
+
+def examine(
+    function: Callable[..., Any], inputs: tuple[Tensor, ...], *, policy: Policy | None = None, seed: int = 0
+) -> Examination:
+    """Hold backward against central differences of `function` at `inputs`, all of which are differentiated.
+
+    Example: `examine(MyFunction.apply, (x, w))`. A claim at a kink that lies among the subgradients is a PASS with
+    `moot`. Nothing is raised for what the op does wrong: that is the outcome ERROR.
+    """
+    policy = policy or Policy()
+    name = describe_callable(function).rpartition(":")[2]
+    counted = _Counted(function)
+    spec = spec_at(counted, inputs, {}, name=name)
+    primals = dict(zip((a.name for a in spec.args), (t.detach() for t in inputs), strict=True))
+    dtype = str(inputs[0].dtype).removeprefix("torch.")
+    case = Case(spec=name, claim="vjp", seed=seed, dtype=dtype, differentiate=tuple(primals))
+    point = Point(primals=primals, kwargs={}, differentiate=tuple(primals))
+    subject = Subject(spec=spec, case=case, point=point, call=calling.op_of(spec))
+    try:
+        verdicts = tuple(judge(e, policy) for e in against_truth(subject))
+    except OpError as error:
+        return Examination(
+            outcome=Outcome.ERROR, code=error.code, verdicts=(), forwards=counted.calls, backwards=0, reason=str(error)
+        )
+    return _concluded(spec, verdicts, counted.calls, policy)
+
+
+def _concluded(spec: Any, verdicts: tuple[Verdict, ...], forwards: int, policy: Policy) -> Examination:
+    worst = of_case(verdicts)
+    result = conclude([worst], claim="vjp", device="cpu", dtype="float64", cases=Cases(run=1), policy=policy)
+    result = _with_finding(spec, result)
+    kink = worst.moot
+    consistent = kink and worst.outcome is Outcome.PASS
+    return Examination(
+        outcome=Outcome.PASS if consistent else result.outcome,
+        code=result.code,
+        verdicts=verdicts,
+        forwards=forwards,
+        backwards=sum(int(v.evidence.facts.get("backwards", 0)) for v in verdicts),
+        reason=describe(result) if result.outcome is not Outcome.PASS else "",
+        moot=kink,
+    )
+
+
+def _with_finding(spec: Any, result: Any) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(result, finding=explain(spec, result, runs=0))

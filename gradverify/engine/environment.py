@@ -1,0 +1,46 @@
+"""What the report says of the machine: versions, devices, the flags that change numerics, the commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+
+import torch
+
+from gradverify.records.run import Environment
+
+
+def environment() -> Environment:
+    """The environment of this process. `git` is the commit of the current directory's checkout, if it is one."""
+    return Environment(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        platform=platform.platform(),
+        devices=("cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))),
+        flags=_flags(),
+        git=_commit(),
+    )
+
+
+def _flags() -> dict[str, str]:
+    return {
+        "deterministic_algorithms": str(torch.are_deterministic_algorithms_enabled()),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "threads": str(torch.get_num_threads()),
+        **{k: v for k in ("OMP_NUM_THREADS", "TRITON_INTERPRET") if (v := os.environ.get(k)) is not None},
+    }
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607 whichever git the user has
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,162 @@
+"""Hypothesis draws the cases and shrinks a failure; what a case says is decided elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NoReturn
+from unittest.mock import patch
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis.errors import Unsatisfiable
+from hypothesis.internal.conjecture.providers import HypothesisProvider
+from hypothesis.strategies import SearchStrategy
+
+from gradverify.records.case import Case
+from gradverify.records.verdict import Outcome, Verdict
+
+SHRINKS = 150
+"""Cases tried after the first failure. Enough for a dozen draws of a handful of choices each; more buys little."""
+
+
+Judge = Callable[[Case], Verdict | None]
+"""The verdict on a case; None where the spec's `where`, or the op for good reason, refuses it."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What a search saw: verdicts in order, the failing one last and smallest; and how many cases went which way."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    failing: Verdict | None = None
+    invalid: int = 0
+    redrawn: int = 0
+    shrinks: int = 0
+    stopped_because: str = "examples"
+
+
+class _Wrong(Exception):
+    pass
+
+
+def _stop() -> NoReturn:
+    """Hypothesis tells failures apart by the line that raised: there is one."""
+    raise _Wrong
+
+
+class _OutOfTime(BaseException):
+    pass
+
+
+@dataclass(slots=True)
+class _Search:
+    judge: Judge
+    examples: int
+    deadline: float | None
+    found: Found = field(default_factory=Found)
+    memory: dict[str, Verdict | None] = field(default_factory=dict)
+
+    def try_case(self, case: Case) -> None:
+        if self.found.failing is not None:
+            self._shrinking(case)
+            return
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise _OutOfTime
+        if len(self.found.verdicts) - self.found.redrawn >= self.examples:
+            hypothesis.reject()
+        verdict = self._judged(case)
+        if verdict is None:
+            self.found.invalid += 1
+            hypothesis.reject()
+        self.found.verdicts.append(verdict)
+        if _fails(verdict):
+            self.found.failing = verdict
+            _stop()
+        if verdict.moot:
+            self.found.redrawn += 1
+            hypothesis.reject()
+
+    def _shrinking(self, case: Case) -> None:
+        """Only what fails with the same code is the same failure; past the budget only what is known to fail."""
+        assert self.found.failing is not None
+        known = case.id in self.memory
+        if not known:
+            self.found.shrinks += 1
+            if self.found.shrinks > SHRINKS or (self.deadline is not None and time.monotonic() > self.deadline):
+                return
+        verdict = self._judged(case)
+        if verdict is not None and _fails(verdict) and verdict.code == self.found.failing.code:
+            self.found.failing = verdict
+            _stop()
+
+    def _judged(self, case: Case) -> Verdict | None:
+        if case.id not in self.memory:
+            self.memory[case.id] = self.judge(case)
+        return self.memory[case.id]
+
+
+def _fails(verdict: Verdict) -> bool:
+    return verdict.outcome in (Outcome.FAIL, Outcome.ERROR)
+
+
+def search(
+    strategy: SearchStrategy[Case],
+    judge: Judge,
+    *,
+    pinned: Sequence[Case],
+    examples: int,
+    seed: int,
+    deadline: float | None,
+) -> Found:
+    """Judge the pinned cases, then drawn ones until `examples` are judged or one fails; a drawn failure is shrunk."""
+    state = _Search(judge=judge, examples=examples + len(pinned), deadline=deadline)
+    for case in pinned:
+        try:
+            state.try_case(case)
+        except _Wrong:
+            return state.found
+        except hypothesis.errors.UnsatisfiedAssumption:
+            continue
+    try:
+        _run(strategy, state, seed)
+    except _OutOfTime:
+        state.found.stopped_because = "max-time"
+    except Unsatisfiable:
+        state.found.stopped_because = "no further case"
+    except _Wrong:
+        state.found.stopped_because = "failure"
+    return state.found
+
+
+def _run(strategy: SearchStrategy[Case], state: _Search, seed: int) -> None:
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=max(state.examples, 1),
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+        backend="hypothesis",
+    )
+    @hypothesis.given(strategy)
+    def property_(case: Case) -> None:
+        state.try_case(case)
+
+    with _steady():
+        property_()
+
+
+@contextmanager
+def _steady() -> Iterator[None]:
+    """Hypothesis mixes the literals of the modules it finds loaded into what it draws; an unrelated edit of the user's
+    code would then change the cases. Nothing of the kind while we draw.
+    """
+    with patch.object(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None):
+        yield

@@ -1,0 +1,126 @@
+"""A session verifies several specs and gathers everything into one Run. Who listens, and what is shown, is not its affair."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from gradverify.engine.environment import environment
+from gradverify.engine.verify import present, verify
+from gradverify.errors import UsageError
+from gradverify.records.claims import NOT_YET, WHY_NOT_YET
+from gradverify.records.described import described
+from gradverify.records.policy import Plan, Policy
+from gradverify.records.run import Invocation, NotCovered, OpRun, Run, Tool
+from gradverify.records.spec import Spec
+from gradverify.records.verdict import Outcome, Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unusable:
+    """A target that no spec can be made of, and why."""
+
+    target: str
+    error: str
+
+
+Listener = Callable[[Spec, Result], None]
+
+
+def run(
+    specs: Sequence[Spec | Unusable],
+    plan: Plan,
+    policy: Policy,
+    *,
+    argv: Sequence[str] = (),
+    on_result: Listener | None = None,
+    on_start: Callable[[Spec], None] | None = None,
+) -> Run:
+    """Verify all specs. An interruption ends it with what is known until then, and `run.interrupted`."""
+    session = _Session(plan=plan, policy=policy, on_result=on_result, on_start=on_start)
+    began, started = time.perf_counter(), datetime.now(timezone.utc)
+    try:
+        for item in specs:
+            if isinstance(item, Unusable):
+                session.ops.append(OpRun(target=item.target, spec="", error=item.error))
+            elif session.failures() < (plan.max_failures or math.inf):
+                session.verify(item)
+    except KeyboardInterrupt:
+        session.interrupted = True
+    return Run(
+        tool=Tool(version=_version()),
+        environment=environment(),
+        run=Invocation(
+            argv=tuple(argv),
+            seed=plan.seed,
+            profile=plan.profile,
+            started=started.isoformat(timespec="seconds"),
+            duration_s=time.perf_counter() - began,
+            interrupted=session.interrupted,
+        ),
+        ops=tuple(session.ops),
+        totals=_totals(session.ops),
+    )
+
+
+def _version() -> str:
+    import gradverify
+
+    return gradverify.__version__
+
+
+@dataclass(slots=True)
+class _Session:
+    plan: Plan
+    policy: Policy
+    on_result: Listener | None
+    on_start: Callable[[Spec], None] | None
+    ops: list[OpRun] = field(default_factory=list)
+    interrupted: bool = False
+
+    def verify(self, spec: Spec) -> None:
+        """Verify one spec; its place in the run is kept up to date, so that nothing is lost on the way."""
+        gaps = _not_covered(spec, self.plan)
+        checks: list[Result] = []
+        self.ops.append(described(spec, not_covered=gaps))
+        if self.on_start:
+            self.on_start(spec)
+        try:
+            for result in verify(spec, self.plan, self.policy):
+                checks.append(result)
+                self.ops[-1] = described(spec, checks=tuple(checks), not_covered=gaps)
+                if self.on_result:
+                    self.on_result(spec, result)
+                if self.failures() >= (self.plan.max_failures or math.inf):
+                    return
+        except UsageError as error:
+            whole = described(spec, checks=tuple(checks), not_covered=gaps)
+            self.ops[-1] = OpRun(**{f: getattr(whole, f) for f in whole.__struct_fields__ if f != "error"}, error=str(error))
+
+    def failures(self) -> int:
+        """How many results have failed so far."""
+        return sum(r.outcome in (Outcome.FAIL, Outcome.ERROR) for op in self.ops for r in op.checks)
+
+
+def _not_covered(spec: Spec, plan: Plan) -> tuple[NotCovered, ...]:
+    claims = [NotCovered(what=claim, why=WHY_NOT_YET) for claim in NOT_YET]
+    devices = [] if "cuda" in present() else [NotCovered(what="cuda", why="no such device here")]
+    skipped = [NotCovered(what=claim, why="skipped on request") for claim in plan.skip]
+    return (*claims, *devices, *skipped)
+
+
+def _totals(ops: Sequence[OpRun]) -> dict[str, int]:
+    """How many results of each outcome; warned passes apart."""
+    results = [r for op in ops for r in op.checks]
+    counted = Counter(r.outcome.value for r in results)
+    warned = sum(r.outcome is Outcome.PASS and bool(r.code) for r in results)
+    cases = sum(r.cases.run for r in results)
+    return {o.value: counted.get(o.value, 0) for o in Outcome} | {
+        "warned": warned,
+        "unusable": sum(bool(op.error) for op in ops),
+        "cases": cases,
+    }

@@ -1,0 +1,223 @@
+"""verify(spec): every claim on every device and dtype, each as one Result, in the order of the claims."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+
+import msgspec
+import torch
+
+from gradverify.autodiff.calling import Clock
+from gradverify.cases.signatures import resolved
+from gradverify.cases.strategies import allowed, cases, pinned
+from gradverify.checks import CHECKS
+from gradverify.diagnosis.explain import explain
+from gradverify.engine.search import Found, search
+from gradverify.errors import CannotJudgeError, OpError
+from gradverify.judge import conclude, judge, of_case
+from gradverify.records.case import Case
+from gradverify.records.claims import selected
+from gradverify.records.codes import matches
+from gradverify.records.evidence import Estimate, Evidence
+from gradverify.records.finding import Finding
+from gradverify.records.policy import Plan, Policy
+from gradverify.records.spec import Spec, Times, Tolerance
+from gradverify.records.verdict import Cases, Outcome, Result, Verdict
+
+FEW = {"purity": 10, "repeat": 10}
+"""Claims whose answer hardly depends on the values: this many cases are as good as more."""
+
+FINE = "float64"
+
+
+def verify(spec: Spec, plan: Plan, policy: Policy) -> Iterator[Result]:
+    """Verify every selected claim of a spec; one Result per claim, device and dtype, as soon as it is known.
+
+    Raises SpecError where the spec contradicts itself; a failing or raising op is a Result.
+    """
+    spec = resolved(spec)
+    deadline = None if plan.max_seconds is None else time.monotonic() + plan.max_seconds
+    for device in plan.devices or spec.devices or present():
+        for dtype in plan.dtypes or spec.dtypes or (FINE,):
+            for claim in selected(plan.claims, plan.skip):
+                trial = _Trial(spec, claim, device, dtype, plan, _policy(spec, dtype, policy), deadline)
+                yield _expected(spec, trial.result())
+
+
+def present() -> tuple[str, ...]:
+    """The devices of this machine: cpu, and cuda where there is one."""
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def _policy(spec: Spec, dtype: str, policy: Policy) -> Policy:
+    """The spec's own digits and tolerance, where it has any."""
+    tolerance = spec.tol.get(dtype)
+    changes: dict[str, float | None] = {}
+    if spec.digits is not None:
+        changes["digits"] = spec.digits
+    if isinstance(tolerance, Times):
+        changes["safety"] = policy.safety * tolerance.factor
+    if isinstance(tolerance, Tolerance):
+        changes |= {"loosened": tolerance.rtol, "loosened_absolute": tolerance.atol}
+    return msgspec.structs.replace(policy, **changes)
+
+
+def seed_of(*names: object) -> int:
+    """A seed from (seed, spec, claim, device, dtype), so that no claim's cases depend on another's."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, names)).encode()).digest()[:8], "big")
+
+
+class _Trial:
+    """One claim on one device in one dtype."""
+
+    def __init__(
+        self, spec: Spec, claim: str, device: str, dtype: str, plan: Plan, policy: Policy, deadline: float | None
+    ) -> None:
+        self.spec, self.claim, self.device, self.dtype = spec, claim, device, dtype
+        self.plan, self.policy, self.deadline = plan, policy, deadline
+        self.judging = 0.0
+
+    def result(self) -> Result:
+        """The Result, with where the time went."""
+        reason = self._not_applicable()
+        if reason:
+            return self._skip(reason)
+        began, op = time.perf_counter(), Clock.seconds
+        found = search(
+            cases(self.spec, self.claim, dtype=self.dtype, device=self.device),
+            self._judge,
+            pinned=pinned(self.spec, self.claim, dtype=self.dtype, device=self.device),
+            examples=min(self.plan.examples, FEW.get(self.claim, self.plan.examples)),
+            seed=seed_of(self.plan.seed, self.spec.name, self.claim, self.device, self.dtype),
+            deadline=self.deadline,
+        )
+        result = self._concluded(found)
+        total, op = time.perf_counter() - began, Clock.seconds - op
+        seconds = {"op": op, "judging": max(self.judging - op, 0.0), "generation": max(total - self.judging, 0.0)}
+        return msgspec.structs.replace(result, seconds=seconds)
+
+    def _not_applicable(self) -> str:
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            return "no such device here"
+        if self.claim == "forward" and self.spec.reference is None:
+            return "no reference to compare with"
+        if self.claim != "forward" and not self.spec.differentiable():
+            return "no argument carries a gradient"
+        if self.claim == "linear" and not self.spec.linear:
+            return "declared: backward is not linear in the cotangent"
+        if self.claim == "edges" and self.spec.inputs is not None:
+            return "inputs= gives the shapes"
+        return ""
+
+    def _skip(self, reason: str) -> Result:
+        return Result(claim=self.claim, device=self.device, dtype=self.dtype, outcome=Outcome.SKIP, reason=reason)
+
+    def _judge(self, case: Case) -> Verdict | None:
+        began = time.perf_counter()
+        try:
+            return self._judged(case)
+        finally:
+            self.judging += time.perf_counter() - began
+
+    def _judged(self, case: Case) -> Verdict | None:
+        if not allowed(self.spec, case):
+            return None
+        try:
+            evidence = list(CHECKS[self.claim](self.spec, case))
+        except CannotJudgeError:
+            return None
+        except OpError as error:
+            return self._raised(case, error)
+        return of_case([judge(e, self.policy) for e in evidence]) if evidence else None
+
+    def _raised(self, case: Case, error: OpError) -> Verdict:
+        code, message = error.code, str(error)
+        if self.dtype == FINE and error.stage == "forward" and self._runs_in(case, "float32"):
+            code = "GV904"
+            message += '; it runs in float32: declare dtypes=["float32"], and give a reference that runs in float64.'
+        nan = float("nan")
+        evidence = Evidence(
+            claim=self.claim,
+            case=case,
+            quantity=f"the {error.stage}",
+            analytic=nan,
+            numeric=Estimate(value=nan, error=nan),
+            scale=0.0,
+            resolution=nan,
+            facts={"kind": "raised", "said": message},
+        )
+        return Verdict(outcome=Outcome.ERROR, code=code, evidence=evidence)
+
+    def _runs_in(self, case: Case, dtype: str) -> bool:
+        try:
+            list(CHECKS["repeat"](self.spec, msgspec.structs.replace(case, dtype=dtype)))
+        except Exception:  # noqa: BLE001 whatever it raises, it does not run
+            return False
+        return True
+
+    def _concluded(self, found: Found) -> Result:
+        verdicts = list(found.verdicts)
+        if found.failing is not None:
+            verdicts.append(self._replayed(found.failing))
+            verdicts = [v for v in verdicts if v.outcome not in (Outcome.FAIL, Outcome.ERROR)] + verdicts[-1:]
+        counts = Cases(
+            run=len(found.verdicts), invalid=found.invalid, redrawn=found.redrawn, stopped_because=_why(found)
+        )
+        if not verdicts:
+            return msgspec.structs.replace(self._nothing(found), cases=counts)
+        result = conclude(
+            verdicts, claim=self.claim, device=self.device, dtype=self.dtype, cases=counts, policy=self.policy
+        )
+        return self._explained(result, found)
+
+    def _explained(self, result: Result, found: Found) -> Result:
+        if result.outcome is Outcome.ERROR and result.worst is not None:
+            e = result.worst.evidence
+            finding = Finding(code=result.code, summary=str(e.facts["said"]), minimal=e.case, location=self.spec.source)
+            return msgspec.structs.replace(result, finding=finding, reason=str(e.facts["said"]))
+        return msgspec.structs.replace(result, finding=explain(self.spec, result, runs=found.shrinks))
+
+    def _replayed(self, verdict: Verdict) -> Verdict:
+        """A failure counts when the same case fails again."""
+        again = self._judge(verdict.evidence.case)
+        if again is not None and again.outcome is verdict.outcome:
+            return again
+        evidence = msgspec.structs.replace(
+            verdict.evidence, facts={**verdict.evidence.facts, "cause": "it failed once and not again on the same case"}
+        )
+        return Verdict(outcome=Outcome.INCONCLUSIVE, code="GV303", evidence=evidence)
+
+    def _nothing(self, found: Found) -> Result:
+        why = "where= refused every case" if found.invalid else "time was up before the first case"
+        return Result(
+            claim=self.claim,
+            device=self.device,
+            dtype=self.dtype,
+            outcome=Outcome.INCONCLUSIVE,
+            code="GV303",
+            reason=why,
+            finding=Finding(code="GV303", summary=f"nothing was tried: {why}"),
+        )
+
+
+def _why(found: Found) -> str:
+    return "failure" if found.failing is not None else found.stopped_because
+
+
+def _expected(spec: Spec, result: Result) -> Result:
+    """A declared failure (xfail) is no failure; one that passes is."""
+    keys: Mapping[str, str] = spec.xfail
+    hit = next((k for k in keys if k == result.claim or (result.code and matches(result.code, k))), None)
+    if hit is None or result.outcome is Outcome.SKIP:
+        return result
+    if result.outcome is Outcome.PASS and not result.code:
+        if hit != result.claim:
+            return result
+        summary = f"xfail {hit!r} ({keys[hit]}) passes: remove it"
+        finding = Finding(code="GV199", summary=summary, location=spec.source)
+        return msgspec.structs.replace(result, outcome=Outcome.FAIL, code="GV199", reason=summary, finding=finding)
+    return msgspec.structs.replace(result, outcome=Outcome.SKIP, reason=f"xfail {hit}: {keys[hit]}", xfailed=result.code)
+
+

@@ -1,0 +1,206 @@
+"""Evidence -> Verdict, and the verdicts of a claim -> Result. Pure: every branch is a line of specs/claims.md."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from gradverify.records.evidence import Evidence
+from gradverify.records.policy import Policy
+from gradverify.records.verdict import Cases, Outcome, Result, Verdict
+
+IMPRECISE = 1e-6
+"""The one line that is a convention and not a measurement: a confirmed relative mismatch below it is a loss of digits,
+above it a wrong gradient."""
+
+POWER = 1e-4
+"""A float64 measurement that could have missed a relative error of this size has shown nothing."""
+
+ENOUGH = 0.9
+"""Share of the outputs of a case, and of the cases of a claim, that must be resolved."""
+
+UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+
+FAMILY = {
+    "forward": "GV208",
+    "vjp": "GV199",
+    "linear": "GV201",
+    "layout": "GV203",
+    "purity": "GV202",
+    "repeat": "GV204",
+    "edges": "GV206",
+    "partial": "GV205",
+}
+KINDS = {("repeat", "after other data"): "GV209", ("vjp", "shape"): "GV109"}
+CAUSES = {"kink": "GV302", "jump": "GV301"}
+MOOT = ("kink", "jump", "edge", "smooth", "flat")
+"""What may happen at one point of an op that is fine elsewhere. Agreement there, without power, says nothing; a
+staircase, noise and steps that never settle are the forward's own and are counted."""
+
+
+def judge(evidence: Evidence, policy: Policy) -> Verdict:
+    """The verdict on one piece of evidence; see specs/claims.md, VERDICTS."""
+    if evidence.facts.get("kind") == "reference":
+        return _verdict(Outcome.INCONCLUSIVE, "GV303", evidence)
+    if evidence.interval is not None:
+        return _at_kink(evidence, policy)
+    if not math.isfinite(evidence.analytic) and evidence.facts.get("kind") == "not finite":
+        return _verdict(Outcome.FAIL, "GV111", evidence) if evidence.confirmed else _cannot(evidence, moot=True)
+    gap = abs(evidence.analytic - evidence.numeric.value)
+    if math.isnan(gap) or math.isnan(evidence.numeric.error):
+        return _cannot(evidence)
+    if gap <= policy.safety * evidence.numeric.error or gap == 0 or _loosened(evidence, gap, policy):
+        return _agrees(evidence, policy)
+    return _differs(evidence, gap, policy)
+
+
+def required(evidence: Evidence) -> float:
+    """The resolution that makes a measurement worth something in this dtype.
+
+    The best relative error of an extrapolated central difference goes like u^(2/3); 64 of them, at most a tenth.
+    """
+    return min(max(POWER, 64 * UNITS[evidence.case.dtype] ** (2 / 3)), 0.1)
+
+
+def _verdict(outcome: Outcome, code: str, evidence: Evidence, *, moot: bool = False) -> Verdict:
+    return Verdict(outcome=outcome, code=code, evidence=evidence, moot=moot)
+
+
+def _at_kink(e: Evidence, policy: Policy) -> Verdict:
+    """Inside the interval of one-sided slopes any value is a subgradient; outside none is."""
+    assert e.interval is not None
+    slack = policy.safety * e.numeric.error + IMPRECISE * e.scale
+    low, high = e.interval
+    if low - slack <= e.analytic <= high + slack:
+        return _verdict(Outcome.PASS, "GV302", e, moot=True)
+    if not e.confirmed:
+        return _cannot(e)
+    return _verdict(Outcome.FAIL, "GV111" if not math.isfinite(e.analytic) else family(e), e)
+
+
+def _agrees(e: Evidence, policy: Policy) -> Verdict:
+    if e.claim in ("vjp", "edges") and "truth" in e.facts and _powerless(e):
+        return _cannot(e, moot=e.neighbourhood in MOOT)
+    if e.claim == "repeat" and e.facts.get("differ", 0) and not e.facts.get("declared", False):
+        return _verdict(Outcome.PASS, "GV204", e)
+    return _verdict(Outcome.PASS, "", e)
+
+
+def _powerless(e: Evidence) -> bool:
+    return e.resolved < ENOUGH or (not math.isnan(e.resolution) and e.resolution > required(e))
+
+
+def _cannot(e: Evidence, *, moot: bool = False) -> Verdict:
+    code = CAUSES.get(e.neighbourhood, "GV112" if e.neighbourhood == "staircase" else "GV303")
+    return _verdict(Outcome.INCONCLUSIVE, code, e, moot=moot or not math.isfinite(e.numeric.value))
+
+
+def _differs(e: Evidence, gap: float, policy: Policy) -> Verdict:
+    if not e.confirmed or not math.isfinite(e.numeric.error):
+        return _cannot(e)
+    if e.neighbourhood == "staircase":
+        return _verdict(Outcome.INCONCLUSIVE, "GV112", e)
+    relative = relative_gap(e, gap)
+    if math.isfinite(relative) and relative < IMPRECISE and e.facts.get("kind") is None:
+        wanted = policy.digits or 0.0
+        lost = -math.log10(relative) if relative > 0 else math.inf
+        return _verdict(Outcome.FAIL if lost < wanted else Outcome.PASS, family(e) if lost < wanted else "GV602", e)
+    if policy.digits is not None and math.isfinite(relative) and -math.log10(relative) >= policy.digits:
+        return _verdict(Outcome.PASS, "GV602", e)
+    return _verdict(Outcome.FAIL, family(e), e)
+
+
+def relative_gap(e: Evidence, gap: float) -> float:
+    """The mismatch relative to the entry's own size; to its row's where the whole result went through float32."""
+    row = e.facts.get("row", 0.0)
+    scale = max(e.scale, float(row)) if e.facts.get("float32") else e.scale
+    return gap / scale if scale > 0 else math.inf
+
+
+def family(e: Evidence) -> str:
+    """The code of the family that a failing piece of evidence belongs to."""
+    kind = str(e.facts.get("kind", ""))
+    flat = e.neighbourhood == "flat" and float(e.facts.get("flat", 0.0)) >= ENOUGH
+    if flat and e.facts.get("contract") == "exact":
+        return "GV112"
+    return KINDS.get((e.claim, kind), FAMILY[e.claim])
+
+
+def _loosened(e: Evidence, gap: float, policy: Policy) -> bool:
+    if policy.loosened is None and policy.loosened_absolute is None:
+        return False
+    return gap <= (policy.loosened or 0.0) * abs(e.numeric.value) + (policy.loosened_absolute or 0.0)
+
+
+# From verdicts to a result.
+
+
+def of_case(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of a case: FAIL before INCONCLUSIVE before a moot one before PASS; a warning before none.
+
+    A kink of a few outputs does not stand in the way of a case that is resolved without them.
+    """
+    failing = [v for v in verdicts if v.outcome in (Outcome.FAIL, Outcome.ERROR)]
+    if failing:
+        return max(failing, key=lambda v: _off(v.evidence))
+    open_ = [v for v in verdicts if v.outcome is Outcome.INCONCLUSIVE]
+    if open_:
+        return next((v for v in open_ if not v.moot), open_[0])
+    judged = [v for v in verdicts if not v.moot] or list(verdicts)
+    warned = [v for v in judged if v.code]
+    return warned[0] if warned else max(judged, key=lambda v: _power(v.evidence))
+
+
+def _off(e: Evidence) -> float:
+    gap = abs(e.analytic - e.numeric.value)
+    return gap / e.scale if e.scale > 0 and math.isfinite(gap) else math.inf
+
+
+def _power(e: Evidence) -> float:
+    return e.resolution if math.isfinite(e.resolution) else -1.0
+
+
+def conclude(
+    verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str, cases: Cases, policy: Policy
+) -> Result:
+    """One Result from the verdicts of all cases, in the order in which they were taken.
+
+    FAIL if any fails. Moot cases are left out. PASS if at least 90 % of the others pass. Else INCONCLUSIVE, with
+    the commonest cause.
+    """
+    del policy
+    failing = [v for v in verdicts if v.outcome in (Outcome.FAIL, Outcome.ERROR)]
+    judged = [v for v in verdicts if not v.moot]
+    passing = [v for v in judged if v.outcome is Outcome.PASS]
+    common = {"claim": claim, "device": device, "dtype": dtype, "cases": cases, "truth": _truth(verdicts)}
+    if failing:
+        worst = failing[-1]
+        return Result(outcome=worst.outcome, code=worst.code, worst=worst, **common)  # type: ignore[arg-type]
+    if not judged or len(passing) < ENOUGH * len(judged):
+        return _open(verdicts, judged, passing, common)
+    warned = [v for v in passing if v.code]
+    code = Counter(v.code for v in warned).most_common(1)[0][0] if warned else ""
+    worst = max(warned, key=lambda v: _off(v.evidence)) if warned else None
+    powers = [v.evidence.resolution for v in passing if math.isfinite(v.evidence.resolution)]
+    return Result(
+        outcome=Outcome.PASS,
+        code=code,
+        resolution=max(powers, default=float("nan")),
+        digits=-math.log10(_off(worst.evidence)) if worst and 0 < _off(worst.evidence) < math.inf else float("nan"),
+        worst=worst,
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def _open(verdicts: Sequence[Verdict], judged: Sequence[Verdict], passing: Sequence[Verdict], common: object) -> Result:
+    unsure = [v for v in (judged or verdicts) if v.outcome is Outcome.INCONCLUSIVE]
+    code = Counter(v.code for v in unsure).most_common(1)[0][0] if unsure else "GV302"
+    worst = next((v for v in unsure if v.code == code), verdicts[0] if verdicts else None)
+    share = f"{len(passing)} of {len(judged)} cases resolved" if judged else "no case could be judged"
+    return Result(outcome=Outcome.INCONCLUSIVE, code=code, reason=share, worst=worst, **common)  # type: ignore[arg-type]
+
+
+def _truth(verdicts: Sequence[Verdict]) -> str:
+    words = Counter(str(v.evidence.facts["truth"]) for v in verdicts if "truth" in v.evidence.facts)
+    return words.most_common(1)[0][0] if words else ""

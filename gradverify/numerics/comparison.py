@@ -1,0 +1,83 @@
+"""Comparing two float64 results that should be equal: in error bars, never in a tolerance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+ROUNDINGS = 8.0
+"""Two evaluations in different order are taken to differ by this many unit roundoffs of the terms that they add."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """The worst of n entries: its flat index, both numbers, the error bar, and the scale that they are relative to.
+
+    `index` is -1 where there was nothing to compare. `resolution`: the smallest relative difference of the whole
+    array (in the Euclidean norm) that would have been seen.
+    """
+
+    index: int
+    analytic: float
+    numeric: float
+    error: float
+    scale: float
+    resolution: float
+
+
+def inner(a: Array, b: Array) -> float:
+    """<a, b> in float64, zero where either is zero even if the other is not finite."""
+    with np.errstate(all="ignore"):
+        products = np.where((a == 0) | (b == 0), 0.0, a * b)
+    return float(products.sum())
+
+
+def norm(a: Array) -> float:
+    """Euclidean norm that neither overflows nor underflows."""
+    top = float(np.max(np.abs(a))) if a.size else 0.0
+    if top == 0 or not np.isfinite(top):
+        return top
+    return top * float(np.sqrt(np.sum((a / top) ** 2)))
+
+
+def rounding_bar(a: Array, spread: Array, *, unit: float, terms: int) -> Array:
+    """Error bar of each entry of a result, [n].
+
+    The scatter that is seen when the inputs move by one rounding (`spread`), which holds condition and cancellation
+    as they are at this point, and the rounding of the value itself; sqrt(terms) roundings add up in a sum of `terms`.
+    """
+    return np.asarray(ROUNDINGS * (spread + unit * np.sqrt(max(terms, 1)) * np.abs(a)))
+
+
+def worst_gap(analytic: Array, numeric: Array, bar: Array) -> Gap:
+    """The entry whose difference is the most error bars; both finite and equal, or both the same infinity, is 0."""
+    if analytic.size == 0:
+        return Gap(index=-1, analytic=0.0, numeric=0.0, error=0.0, scale=0.0, resolution=float("nan"))
+    with np.errstate(all="ignore"):
+        same = (analytic == numeric) | (np.isnan(analytic) & np.isnan(numeric))
+        difference = np.where(same, 0.0, np.abs(analytic - numeric))
+        difference = np.where(np.isnan(difference), np.inf, difference)
+        ratio = np.where(difference == 0, 0.0, difference / np.maximum(bar, np.finfo(np.float64).tiny))
+    i = int(np.argmax(ratio))
+    finite = np.isfinite(numeric)
+    size = norm(numeric[finite])
+    scale = max(abs(float(analytic[i])), abs(float(numeric[i]))) if np.isfinite(difference[i]) else size
+    resolution = 3 * norm(bar[finite]) / size if size else float("nan")
+    return Gap(
+        index=i,
+        analytic=float(analytic[i]),
+        numeric=float(numeric[i]),
+        error=float(bar[i]),
+        scale=scale,
+        resolution=resolution,
+    )
+
+
+def through_float32(a: Array) -> bool:
+    """Whether every entry is representable in float32: the sign of a result that went through it."""
+    nonzero = a[(a != 0) & np.isfinite(a)]
+    return nonzero.size > 2 and bool(np.all(nonzero.astype(np.float32).astype(np.float64) == nonzero))

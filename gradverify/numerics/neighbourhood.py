@@ -1,0 +1,109 @@
+"""What a path looks like around t = 0, told from a ladder of samples: smooth, kink, jump, staircase, flat, edge.
+
+All are read off the finest levels that were sampled: a jump keeps phi(h) - phi(0) constant as h -> 0, a kink keeps
+G(h) = (phi(h) - 2 phi(0) + phi(-h)) / h constant, a staircase does not move at fine steps and moves at coarser ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradverify.numerics.difference import ROUNDED, Array, Bools, Ladder
+
+NAMES = ("smooth", "kink", "jump", "staircase", "flat", "edge", "noisy", "unsettled")
+SMOOTH, KINK, JUMP, STAIRCASE, FLAT, EDGE, NOISY, UNSETTLED = range(len(NAMES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """One code of NAMES per output, and at a kink the interval of slopes [low, high] with its error; arrays [m]."""
+
+    code: np.ndarray
+    low: Array
+    high: Array
+    error: Array
+
+
+def survey(ladder: Ladder, *, resolved: Bools) -> Surroundings:
+    """Classify every output of a sampled ladder; what is `resolved` is smooth by definition."""
+    finest = ladder.levels[-1]
+    code = np.full(ladder.centre.size, UNSETTLED)
+    low, high, error, kinked = slopes_at_kink(ladder)
+    code[_noisy(ladder)] = NOISY
+    code[kinked] = KINK
+    code[_jumps(ladder)] = JUMP
+    still = ladder.still(finest)
+    code[still & ~_still_throughout(ladder)] = STAIRCASE
+    code[still & _still_throughout(ladder)] = FLAT
+    code[~(np.isfinite(ladder.centre) & np.isfinite(ladder.plus[finest]) & np.isfinite(ladder.minus[finest]))] = EDGE
+    code[resolved & (code != FLAT) & (code != STAIRCASE)] = SMOOTH
+    return Surroundings(code=code, low=low, high=high, error=error)
+
+
+def slopes_at_kink(ladder: Ladder) -> tuple[Array, Array, Array, Bools]:
+    """The one-sided slopes (low, high), their error, and where a kink lies at t = 0 itself; arrays [m].
+
+    A kink at t = 0 has the same G at two levels a factor of 4 apart, well above what rounding makes of G.
+    """
+    m = ladder.centre.size
+    low, high, error = np.zeros(m), np.zeros(m), np.full(m, np.inf)
+    found = np.zeros(m, dtype=np.bool_)
+    for top in ladder.tops():
+        fine = top - 2
+        g0, g2, c = ladder.bend(top), ladder.bend(fine), ladder.central(fine)
+        with np.errstate(all="ignore"):
+            wobble = 4 * ladder.roundoff(c, top) * 2.0**-fine
+            drift = np.abs(g0 - g2)
+            kinked = (np.abs(g2) > 8 * wobble) & (drift <= 0.1 * np.abs(g2)) & np.isfinite(c)
+            bar = drift + wobble + np.abs(ladder.central(top) - c)
+        better = kinked & (bar < error)
+        low[better] = (c - np.abs(g2) / 2)[better]
+        high[better] = (c + np.abs(g2) / 2)[better]
+        error[better] = bar[better]
+        found |= kinked
+    return low, high, error, found & _bent_at_the_finest(ladder)
+
+
+def _bent_at_the_finest(ladder: Ladder) -> Bools:
+    """Whether G has not died away at the finest window whose G rises above rounding: else the kink is elsewhere."""
+    tops = ladder.tops()
+    seen = np.zeros(ladder.centre.size, dtype=np.bool_)
+    bent = np.zeros(ladder.centre.size, dtype=np.bool_)
+    largest = np.zeros(ladder.centre.size)
+    with np.errstate(all="ignore"):
+        for top in tops:
+            g = np.abs(ladder.bend(top - 2))
+            visible = 8 * 4 * ladder.roundoff(ladder.central(top - 2), top) * 2.0 ** -(top - 2) < largest
+            bent = np.where(visible | ~seen, g > 0.5 * largest, bent)
+            largest = np.maximum(largest, np.where(np.isfinite(g), g, 0.0))
+            seen |= visible
+    return bent
+
+
+def _still_throughout(ladder: Ladder) -> Bools:
+    out = np.ones(ladder.centre.size, dtype=np.bool_)
+    for e in ladder.levels:
+        if e <= ROUNDED:
+            out &= ladder.still(e)
+    return out
+
+
+def _jumps(ladder: Ladder) -> Bools:
+    """phi(+-h) - phi(0) the same over the finest levels and far above rounding, on at least one side."""
+    fine = [e for e in ladder.levels if e <= ladder.levels[-1] + 6][-4:]
+    out = np.zeros(ladder.centre.size, dtype=np.bool_)
+    with np.errstate(all="ignore"):
+        rounding = 64 * ladder.roundoff(np.zeros_like(ladder.centre), ladder.levels[-1])
+        for side in (ladder.plus, ladder.minus):
+            steps = np.stack([np.abs(side[e] - ladder.centre) for e in fine])
+            out |= (steps.min(axis=0) > rounding) & (steps.max(axis=0) < 1.1 * steps.min(axis=0))
+    return out & np.isfinite(ladder.centre)
+
+
+def _noisy(ladder: Ladder) -> Bools:
+    """Measured noise beyond 64 roundings of the value."""
+    if not ladder.noise:
+        return np.zeros(ladder.centre.size, dtype=np.bool_)
+    return np.asarray(ladder.noise[-1][1] > 64 * ladder.unit * np.abs(ladder.centre))

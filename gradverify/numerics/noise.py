@@ -1,0 +1,61 @@
+"""The forward's own noise: from a table of differences (Hamming; More & Wild, Estimating computational noise, 2011)."""
+
+from __future__ import annotations
+
+from math import factorial
+
+import numpy as np
+
+from gradverify.numerics.difference import Array, Bools, Path
+
+POINTS = 7
+ORDERS = (3, 4, 5, 6)
+SPACINGS = (-31, -20, -10)
+
+UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+"""Unit roundoff u of each dtype: half the distance from 1 to the next number."""
+
+
+def unit_roundoff(dtype: str) -> float:
+    """The unit roundoff of a floating dtype. Raises KeyError for one that is not real floating."""
+    return UNITS[dtype]
+
+
+def noise_levels(path: Path, *, finest: int = -31) -> tuple[tuple[int, Array], ...]:
+    """Three standard deviations of the noise of one evaluation, (exponent of the spacing, [m]), finest first.
+
+    At each spacing delta, phi is sampled at 7 equally spaced t; a k-th difference of smooth data is O(delta^k), of
+    noise it has variance sigma^2 (2k)! / (k!)^2; the least of orders 3 to 6 is taken. Noise may grow with the spacing
+    (a rounding to float32 is still below its own grid), but what grows in proportion to it is a kink: there the finer
+    spacing's value stands. 7 forwards a spacing. Outputs that are not finite get infinity.
+    """
+    levels: list[tuple[int, Array]] = []
+    for e in SPACINGS:
+        if e < finest:
+            continue
+        sigma, still = _at_spacing(path, 2.0**e)
+        sigma = np.where(np.isfinite(sigma), 3 * sigma, np.inf)
+        # Samples that are all equal below ones that are not: a staircase, whose noise is the same down to its grid.
+        levels = [(f, np.where(finer < 0, np.where(still, -1.0, sigma), finer)) for f, finer in levels]
+        previous = levels[-1][1] if levels else sigma
+        levels.append((e, np.where(still, -1.0, _without_kink(previous, sigma, e - levels[-1][0] if levels else 0))))
+    return tuple((e, np.maximum(sigma, 0.0)) for e, sigma in levels)
+
+
+def _without_kink(finer: Array, coarser: Array, octaves: int) -> Array:
+    with np.errstate(all="ignore"):
+        growth = coarser / finer * 2.0**-octaves
+        kinked = (growth > 0.25) & (growth < 4) & (octaves > 0)
+        return np.where(kinked, finer, np.maximum(finer, coarser))
+
+
+def _at_spacing(path: Path, spacing: float) -> tuple[Array, Bools]:
+    """Standard deviation of the noise, and where all samples are equal; [m]."""
+    samples = np.stack([path((k - POINTS // 2) * spacing) for k in range(POINTS)])
+    with np.errstate(all="ignore"):
+        sigmas = [_sigma(np.diff(samples, n=k, axis=0), k) for k in ORDERS]
+    return np.asarray(np.min(np.stack(sigmas), axis=0)), np.asarray((samples == samples[0]).all(axis=0))
+
+
+def _sigma(differences: Array, order: int) -> Array:
+    return np.asarray(np.sqrt(np.mean(differences**2, axis=0) * factorial(order) ** 2 / factorial(2 * order)))

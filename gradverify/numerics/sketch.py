@@ -1,0 +1,589 @@
+"""Random +-1 directions and whitened cotangents: a verdict on a gradient of any size in a handful of forwards.
+
+For a direction d (relative to each input's own size) the ladder gives the slope D_j +- bar_j of every output j at once.
+A cotangent v_j = +-1 / bar_j makes one bar of each output count alike; then
+
+    <vjp(v), d>  is held against  sum_j v_j D_j  with the bar  min(sum |v_j| bar_j, 4 sqrt(sum (v_j bar_j)^2)).
+
+A wrong entry is never averaged away: |d_i| and |v_j| bar_j are at least 1/2 everywhere. See specs/claims.md (VJP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gradverify.numerics import neighbourhood
+from gradverify.numerics.comparison import inner, norm
+from gradverify.numerics.difference import (
+    AMPLIFICATION,
+    CLIMB,
+    FIRST,
+    SECOND,
+    THIRD,
+    Array,
+    Bools,
+    Ladder,
+    Slopes,
+)
+from gradverify.numerics.noise import noise_levels
+
+DIRECTIONS = 3
+COTANGENTS = 2
+GROUP = 10
+"""Inputs whose sizes differ by more than 2^10 are perturbed apart: the large ones would drown the small ones."""
+
+TARGET = 1e-5
+"""A slope whose bar is below this part of it needs no further steps; the claim's own resolution is reported."""
+
+COVERED = 0.9
+"""Share of the outputs that must be resolved."""
+
+SAFETY = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A stretch [start, stop) of a flat vector that is one tensor."""
+
+    name: str
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+    def index(self, flat: int) -> tuple[int, ...]:
+        """The tensor's own index of a flat position."""
+        return tuple(int(i) for i in np.unravel_index(flat - self.start, self.shape)) if self.shape else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What is to be judged: x [n], the truth's function [n] -> [m], the claim vjp [m] -> [n], and the roundoff.
+
+    `rerun` is the difference of two evaluations at x, [m].
+    """
+
+    x: Array
+    parts: tuple[Part, ...]
+    outputs: tuple[Part, ...]
+    centre: Array
+    rerun: Array
+    forward: Callable[[Array], Array]
+    vjp: Callable[[Array], Array]
+    unit: float
+    digits: int = 52
+
+    @property
+    def finest(self) -> int:
+        """Exponent of the finest step that is exact in the inputs' dtype, with 3 bits for the direction's factor."""
+        return max(-31, 6 - self.digits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where: element `index` of part `argument` and `output_index` of output `output`; None where not one element."""
+
+    argument: str
+    index: tuple[int, ...] | None = None
+    output: int | None = None
+    output_index: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A claim beside its numerical value; the fields of records.evidence.Evidence that numerics knows."""
+
+    analytic: float
+    value: float
+    error: float
+    scale: float
+    resolution: float
+    resolved: float
+    code: str
+    steps: tuple[float, ...]
+    interval: tuple[float, float] | None = None
+    confirmed: bool = False
+    place: Place | None = None
+    facts: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def bars(self) -> float:
+        """The mismatch in error bars; infinite where the claim is not finite."""
+        gap = abs(self.analytic - self.value)
+        if not np.isfinite(gap):
+            return np.inf
+        return gap / self.error if self.error > 0 else (0.0 if gap == 0 else np.inf)
+
+
+def sizes(x: Array, parts: Iterable[Part]) -> Array:
+    """s_i = 2^floor(log2 |x_i|); a zero takes the root mean square of its tensor, or 1. Steps t s_i are exact."""
+    magnitude = np.abs(x)
+    for part in parts:
+        piece = magnitude[part.start : part.stop]
+        rms = norm(piece) / np.sqrt(max(piece.size, 1))
+        piece[piece == 0] = rms if rms > 0 else 1.0
+    return np.asarray(np.exp2(np.floor(np.log2(np.clip(magnitude, 1e-290, 1e290)))))
+
+
+def groups(scale: Array) -> list[Bools]:
+    """Masks of inputs of like size, each spanning at most 2^GROUP, the largest first."""
+    exponent = np.log2(scale)
+    out, left = [], np.ones(scale.size, dtype=np.bool_)
+    while left.any():
+        mask = left & (exponent > exponent[left].max() - GROUP)
+        out.append(mask)
+        left &= ~mask
+    return out
+
+
+def jitter(rng: np.random.Generator, size: int) -> Array:
+    """+-k/8 with k in 4..8: exact in a product with a power of two, and equal errors do not cancel in pairs."""
+    return rng.integers(4, 9, size=size) / 8 * rng.choice((-1.0, 1.0), size=size)
+
+
+@dataclass(slots=True)
+class Probe:
+    """One direction and its ladder."""
+
+    problem: Problem
+    direction: Array
+    ladder: Ladder
+
+    @classmethod
+    def along(cls, problem: Problem, direction: Array) -> Probe:
+        """A probe along `direction`, nothing sampled yet."""
+
+        def path(t: float) -> Array:
+            return problem.forward(problem.x + t * direction)
+
+        noise = ((-31, 4 * problem.rerun),) if problem.rerun.any() else ()
+        ladder = Ladder(path=path, centre=problem.centre, unit=problem.unit, noise=noise, finest=problem.finest)
+        return cls(problem, direction, ladder)
+
+    def extend(self, stage: int) -> None:
+        """Climb on: stage 0 FIRST, 1 SECOND, 2 the forward's noise and THIRD, 3 CLIMB."""
+        if stage == 2:
+            self.ladder.noise = self.ladder.noise + noise_levels(self.ladder.path, finest=self.ladder.finest)
+        self.ladder.sample((FIRST, SECOND, THIRD, CLIMB)[stage])
+
+    def only(self, columns: np.ndarray) -> Probe:
+        """The same probe seen at some outputs, for the price of nothing."""
+        noise = tuple((e, sigma[columns]) for e, sigma in self.ladder.noise)
+        return self._with(lambda y: y[columns], noise)
+
+    def weighted(self, v: Array) -> Probe:
+        """The same probe of the scalar <v, phi>; the outputs' roundings add up like independent ones."""
+        support = np.flatnonzero(v)
+        slope = self.ladder.best().value
+        bars = [(e, np.array([norm((v * self.ladder.roundoff(slope, e))[support])])) for e in (-31, -8)]
+        return self._with(lambda y: np.array([inner(v, y)]), tuple(bars))
+
+    def _with(self, view: Callable[[Array], Array], noise: tuple[tuple[int, Array], ...]) -> Probe:
+        inside = self.ladder
+
+        def path(t: float) -> Array:
+            return view(inside.path(t))
+
+        out = Ladder(path=path, centre=view(inside.centre), unit=inside.unit, noise=noise, finest=inside.finest)
+        out.plus = {e: view(y) for e, y in inside.plus.items()}
+        out.minus = {e: view(y) for e, y in inside.minus.items()}
+        return Probe(self.problem, self.direction, out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What the probes of one group say: slopes and bars [k, m], which outputs are resolved, their weights [m]."""
+
+    value: Array
+    bar: Array
+    resolved: Bools
+    weight: Array
+    tops: np.ndarray
+
+    @property
+    def share(self) -> float:
+        """Share of the outputs that are resolved."""
+        return float(self.resolved.mean()) if self.resolved.size else 1.0
+
+
+def picture(probes: list[Probe]) -> Picture:
+    """Gather the probes. An output's bar is at least the median over directions: one lucky window proves little."""
+    slopes = [probe.ladder.best() for probe in probes]
+    value = np.stack([s.value for s in slopes])
+    bar = np.stack([s.bar for s in slopes])
+    bar = np.maximum(bar, np.median(bar, axis=0))
+    typical = bar.max(axis=0)
+    size = np.abs(value).max(axis=0)
+    floor = np.stack([_floor(p, s) for p, s in zip(probes, slopes, strict=True)]).max(axis=0)
+    resolved = np.isfinite(typical) & ((typical <= TARGET * size) | (typical <= floor))
+    return Picture(
+        value=value, bar=bar, resolved=resolved, weight=_weights(typical), tops=np.stack([s.top for s in slopes])
+    )
+
+
+def _floor(probe: Probe, slopes: Slopes) -> Array:
+    """The bar that rounding alone leaves at the first stage: no step of a smooth function does better by much."""
+    return 2 * AMPLIFICATION * probe.ladder.roundoff(slopes.value, FIRST[0]) * 2.0 ** -FIRST[0]
+
+
+def _weights(bar: Array) -> Array:
+    """1 / bar relative to the median; outputs without a bar get 0, outputs that are known exactly the median."""
+    usable = np.isfinite(bar)
+    positive = usable & (bar > 0)
+    median = float(np.median(bar[positive])) if positive.any() else 1.0
+    weight = np.where(usable, 1.0, 0.0)
+    with np.errstate(all="ignore"):
+        weight[positive] = np.clip(median / bar[positive], 2.0**-60, 2.0**60)
+    return weight
+
+
+@dataclass(slots=True)
+class Sketch:
+    """The judgement of one problem; `measure` yields what it finds."""
+
+    problem: Problem
+    rng: np.random.Generator
+    safety: float = SAFETY
+
+    def measure(self) -> Iterator[Measurement]:
+        """Yield the measurements of every group of inputs, until one is off beyond its bars."""
+        scale = sizes(self.problem.x, self.problem.parts)
+        skip = np.zeros(scale.size, dtype=np.bool_)
+        queue = groups(scale)
+        done: set[str] = set()
+        while queue:
+            mask = queue.pop(0) & ~skip
+            if not mask.any():
+                continue
+            found = self._group(scale, mask)
+            if isinstance(found, np.ndarray):
+                skip |= found
+                queue.insert(0, mask)
+                yield from self._not_finite(scale, found)
+                continue
+            yield from found
+            if any(self._off(m) for m in found):
+                return
+            queue += self._faint(found, mask, done)
+
+    def _off(self, m: Measurement) -> bool:
+        return m.bars > self.safety and m.interval is None
+
+    def _group(self, scale: Array, mask: Bools) -> list[Measurement] | Bools:
+        """Judge one group; or the mask of the inputs whose claimed gradient is not finite."""
+        probes = [
+            Probe.along(self.problem, np.where(mask, jitter(self.rng, scale.size) * scale, 0.0))
+            for _ in range(DIRECTIONS)
+        ]
+        best: list[Measurement] = []
+        for stage in range(4):
+            for probe in probes:
+                probe.extend(stage)
+            seen = picture(probes)
+            tests = self._tests(probes, seen)
+            if isinstance(tests, np.ndarray):
+                return tests
+            best = tests
+            worst = max(tests, key=lambda m: m.bars)
+            if seen.share >= COVERED and worst.bars <= self.safety and worst.resolution <= TARGET:
+                break
+            if stage >= 1 and (self._hopeless(probes, seen) or (seen.share >= COVERED and self._off(worst))):
+                break
+            if stage == 2 and not self._drowned(probes, seen):
+                break
+        return self._conclude(probes, picture(probes), best)
+
+    def _hopeless(self, probes: list[Probe], seen: Picture) -> bool:
+        """Whether finer steps cannot help: what is unresolved lies at a kink or is flat, and the rest agrees."""
+        if seen.resolved.all():
+            return False
+        around = neighbourhood.survey(probes[0].ladder, resolved=seen.resolved).code[~seen.resolved]
+        return bool(np.isin(around, (neighbourhood.KINK,)).all())
+
+    def _drowned(self, probes: list[Probe], seen: Picture) -> bool:
+        """Whether rounding, not curvature, limits the unresolved outputs at the coarsest steps: climb on."""
+        tops = seen.tops[:, ~seen.resolved] if not seen.resolved.all() else seen.tops
+        return bool((tops >= -4).any()) and len(probes) > 0
+
+    def _tests(self, probes: list[Probe], seen: Picture) -> list[Measurement] | Bools:
+        out = []
+        for _ in range(COTANGENTS):
+            v = seen.weight * jitter(self.rng, seen.weight.size)
+            claim = self.problem.vjp(v)
+            lost = ~np.isfinite(claim) & (probes[0].direction != 0)
+            if lost.any():
+                return lost
+            out += [self._test(probe, k, seen, v, claim) for k, probe in enumerate(probes)]
+        return out
+
+    def _test(self, probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measurement:
+        weighed = np.abs(v) * np.where(v == 0, 0.0, seen.bar[k])
+        terms = _times(claim, probe.direction)
+        bar = min(float(weighed.sum()), 4 * norm(weighed)) + 8 * self.problem.unit * norm(terms)
+        scale = max(norm(terms), norm(v * np.where(v == 0, 0.0, seen.value[k])))
+        return Measurement(
+            analytic=inner(claim, probe.direction),
+            value=inner(v, seen.value[k]),
+            error=bar,
+            scale=scale,
+            resolution=self._resolution(terms, bar, scale),
+            resolved=seen.share,
+            code="smooth",
+            steps=tuple(2.0 ** float(t) for t in np.unique(seen.tops[k])[:8]),
+            facts=self._powers(terms, bar, scale),
+        )
+
+    def _resolution(self, terms: Array, bar: float, scale: float) -> float:
+        """The smallest error, relative to a tensor's own gradient, that would have been seen: the worst tensor's."""
+        parts = [norm(terms[p.start : p.stop]) for p in self.problem.parts]
+        least = min((p for p in parts if p > 1e-3 * scale), default=scale)
+        return self.safety * bar / least if least > 0 else (0.0 if bar == 0 else np.inf)
+
+    def _powers(self, terms: Array, bar: float, scale: float) -> dict[str, str | int | float | bool]:
+        """Per tensor the relative error that this test would have exposed in its gradient."""
+        sizes_ = {p.name: norm(terms[p.start : p.stop]) for p in self.problem.parts}
+        return {f"resolution {k}": self.safety * bar / s if s > 0 else np.inf for k, s in sizes_.items() if scale > 0}
+
+    def _faint(self, found: list[Measurement], mask: Bools, done: set[str]) -> list[Bools]:
+        """Tensors that the common direction did not resolve, each to be perturbed on its own."""
+        out = []
+        for p in self.problem.parts:
+            own = np.zeros(mask.size, dtype=np.bool_)
+            own[p.start : p.stop] = mask[p.start : p.stop]
+            power = min((float(m.facts.get(f"resolution {p.name}", 0.0)) for m in found), default=0.0)
+            if power > TARGET and p.name not in done and own.any() and not np.array_equal(own, mask):
+                done.add(p.name)
+                out.append(own)
+        return out
+
+    def _conclude(self, probes: list[Probe], seen: Picture, tests: list[Measurement]) -> list[Measurement]:
+        worst = max(tests, key=lambda m: (m.bars, m.resolution))
+        if worst.bars > self.safety:
+            return [self._pursue(probes, seen, tests)]
+        around = neighbourhood.survey(probes[0].ladder, resolved=seen.resolved)
+        kinks = np.flatnonzero(around.code == neighbourhood.KINK)
+        out = [self._at_kink(probes[0], around, int(j)) for j in self._some(kinks, 4)]
+        return [*out, self._with_cause(worst, around)]
+
+    def _some(self, choices: np.ndarray, count: int) -> np.ndarray:
+        return choices if choices.size <= count else self.rng.choice(choices, size=count, replace=False)
+
+    def _with_cause(self, m: Measurement, around: neighbourhood.Surroundings) -> Measurement:
+        """Name the commonest reason among the outputs that were not resolved."""
+        if m.resolved >= COVERED:
+            return m
+        codes = around.code[(around.code != neighbourhood.SMOOTH)]
+        name = neighbourhood.NAMES[int(np.bincount(codes).argmax())] if codes.size else "unsettled"
+        return _replace(m, code=name)
+
+    def _at_kink(self, probe: Probe, around: neighbourhood.Surroundings, j: int) -> Measurement:
+        """Hold the slope that the claim gives output j against the interval of one-sided slopes there."""
+        row = self.problem.vjp(_unit(self.problem.centre.size, j))
+        terms = _times(row, probe.direction)
+        low, high, error = (float(a[j]) for a in (around.low, around.high, around.error))
+        return Measurement(
+            analytic=inner(row, probe.direction),
+            value=(low + high) / 2,
+            error=error,
+            scale=max(norm(terms), abs(low), abs(high)),
+            resolution=np.inf,
+            resolved=1.0,
+            code="kink",
+            steps=(2.0 ** probe.ladder.levels[-1],),
+            interval=(low, high),
+            confirmed=True,
+            place=self._place(None, j),
+        )
+
+    # From a mismatch to its place.
+
+    def _pursue(self, probes: list[Probe], seen: Picture, tests: list[Measurement]) -> Measurement:
+        """Find the worst entry behind a mismatch and judge it alone; or judge the sketch where no entry stands out."""
+        number = int(np.argmax([m.bars for m in tests])) % len(probes)
+        probe = probes[number]
+        v = seen.weight * jitter(self.rng, seen.weight.size)
+        total = self._scalar(probe, v)
+        if not self._off(total):
+            return self._softened(total, tests)
+        j = self._output(probe, number, seen, v)
+        if j is None:
+            return total
+        row = self.problem.vjp(_unit(self.problem.centre.size, j))
+        one = self._settle(probe.only(np.array([j])), inner(row, probe.direction), norm(_times(row, probe.direction)))
+        if one.code in ("kink", "jump", "edge") or not self._off(one):
+            return total
+        i = self._input(probe, j, row)
+        entry = self.entry(i, j, float(row[i]))
+        return entry if self._off(entry) or entry.code == "flat" else _replace(one, place=self._place(None, j))
+
+    def _softened(self, total: Measurement, tests: list[Measurement]) -> Measurement:
+        """A mismatch that does not come back with another cotangent is the measure of our own error."""
+        gap = max(abs(m.analytic - m.value) / m.scale if m.scale > 0 else 0.0 for m in tests)
+        return _replace(total, resolution=max(total.resolution, self.safety * gap))
+
+    def _scalar(self, probe: Probe, v: Array) -> Measurement:
+        claim = self.problem.vjp(v)
+        terms = _times(claim, probe.direction)
+        return self._settle(probe.weighted(v), inner(claim, probe.direction), norm(terms))
+
+    def _output(self, probe: Probe, number: int, seen: Picture, v: Array) -> int | None:
+        """Halve the outputs towards the largest mismatch in error bars: one backward a step, no forward."""
+        value, bar = seen.value[number], np.where(v == 0, 0.0, seen.bar[number])
+
+        def off(columns: np.ndarray) -> float:
+            part = np.zeros_like(v)
+            part[columns] = v[columns]
+            gap = inner(self.problem.vjp(part), probe.direction) - inner(part, value)
+            weighed = np.abs(part) * bar
+            return abs(gap) / max(min(float(weighed.sum()), 4 * norm(weighed)), 1e-300)
+
+        columns = np.flatnonzero(v)
+        while columns.size > 1:
+            halves = np.array_split(columns, 2)
+            columns = max(halves, key=off) if columns.size > 2 else max((h for h in halves), key=off)
+        return int(columns[0]) if columns.size and off(columns) > self.safety else None
+
+    def _input(self, probe: Probe, j: int, row: Array) -> int:
+        """Halve the inputs towards the largest mismatch of output j: one or three levels of steps a time."""
+        whole = probe.only(np.array([j])).ladder.best()
+        top = int(whole.top[0])
+        coordinates = np.flatnonzero(probe.direction)
+        claimed = _times(row, probe.direction)
+        gap = inner(claimed[coordinates], np.ones(coordinates.size)) - float(whole.value[0])
+        cheap = abs(float(probe.ladder.central(top)[j]) - float(whole.value[0])) < 0.02 * abs(gap)
+        levels = (top,) if cheap else (top, top - 1, top - 2)
+        while coordinates.size > 1:
+            left, right = np.array_split(coordinates, 2)
+            slope = self._slope(probe, left, j, levels)
+            off = inner(claimed[left], np.ones(left.size)) - slope
+            coordinates, gap = (left, off) if abs(off) >= abs(gap - off) else (right, gap - off)
+        return int(coordinates[0])
+
+    def _slope(self, probe: Probe, coordinates: np.ndarray, j: int, levels: tuple[int, ...]) -> float:
+        masked = np.zeros_like(probe.direction)
+        masked[coordinates] = probe.direction[coordinates]
+        part = Probe.along(self.problem, masked)
+        part.ladder.sample(levels)
+        part = part.only(np.array([j]))
+        return float(part.ladder.central(levels[0])[0] if len(levels) == 1 else part.ladder.best().value[0])
+
+    def entry(self, i: int, j: int, claim: float) -> Measurement:
+        """Judge d y_j / d x_i alone, on a ladder of its own; numbers are per unit of x_i."""
+        step = np.zeros_like(self.problem.x)
+        step[i] = float(sizes(self.problem.x, self.problem.parts)[i])
+        probe = Probe.along(self.problem, step).only(np.array([j]))
+        probe.extend(0)
+        m = self._settle(probe, claim * step[i], abs(claim * step[i]))
+        return _rescaled(_replace(m, place=self._place(i, j)), 1 / float(step[i]))
+
+    def _settle(self, probe: Probe, claim: float, size: float) -> Measurement:
+        """Climb until a scalar claim agrees, or its mismatch is confirmed by another window, or steps run out."""
+        m = self._scalar_at(probe, claim, size)
+        for stage in range(1, 4):
+            if (m.bars <= self.safety and m.resolution <= TARGET) or (m.confirmed and m.code == "smooth"):
+                return m
+            probe.extend(stage)
+            m = self._scalar_at(probe, claim, size)
+        return m
+
+    def _scalar_at(self, probe: Probe, claim: float, size: float) -> Measurement:
+        ladder = probe.ladder
+        w = ladder.windows()
+        best = ladder.best()
+        value, bar, top = float(best.value[0]), float(best.bar[0]), int(best.top[0])
+        scale = max(size, abs(value))
+        resolved = np.array([np.isfinite(bar) and bar <= 0.01 * max(scale, abs(claim))])
+        around = neighbourhood.survey(ladder, resolved=resolved & (best.kink < bar))
+        code = neighbourhood.NAMES[int(around.code[0])]
+        kink = code == "kink"
+        return Measurement(
+            analytic=claim,
+            value=(float(around.low[0]) + float(around.high[0])) / 2 if kink else value,
+            error=float(around.error[0]) if kink else bar,
+            scale=scale,
+            resolution=self.safety * bar / scale if scale > 0 else (0.0 if bar == 0 else np.inf),
+            resolved=1.0,
+            code=code,
+            steps=(2.0**top, 2.0 ** (top - 2)),
+            interval=(float(around.low[0]), float(around.high[0])) if kink else None,
+            confirmed=kink or (code == "flat" and claim != 0) or _confirmed(w.tops, w.value[:, 0], w.bar[:, 0], claim),
+        )
+
+    def _place(self, i: int | None, j: int | None) -> Place:
+        argument = next((p for p in self.problem.parts if i is not None and p.start <= i < p.stop), None)
+        output = next((k for k, p in enumerate(self.problem.outputs) if j is not None and p.start <= j < p.stop), None)
+        return Place(
+            argument=argument.name if argument else "",
+            index=argument.index(i) if argument and i is not None else None,
+            output=output,
+            output_index=self.problem.outputs[output].index(j) if output is not None and j is not None else None,
+        )
+
+    def _not_finite(self, scale: Array, where: Bools) -> Iterator[Measurement]:
+        """Judge inputs whose claimed gradient is not finite, each along its own axis."""
+        for i in self._some(np.flatnonzero(where), 3):
+            step = np.zeros_like(scale)
+            step[i] = scale[i]
+            probe = Probe.along(self.problem, step)
+            for stage in range(3):
+                probe.extend(stage)
+            best = probe.ladder.best()
+            resolved = np.isfinite(best.bar) & (best.bar <= 1e-3 * (np.abs(best.value) + np.abs(self.problem.centre)))
+            around = neighbourhood.survey(probe.ladder, resolved=resolved & (best.kink <= best.bar / 2))
+            moved = around.code[around.code != neighbourhood.FLAT]
+            name = neighbourhood.NAMES[int(np.bincount(moved).argmax())] if moved.size else "flat"
+            yield Measurement(
+                analytic=float("nan"),
+                value=float(best.value.sum()) / float(scale[i]),
+                error=float(best.bar.sum()) / float(scale[i]),
+                scale=1.0,
+                resolution=np.inf,
+                resolved=1.0,
+                code=name,
+                steps=(),
+                confirmed=name in ("smooth", "flat", "kink"),
+                place=self._place(int(i), None),
+                facts={"kind": "not finite"},
+            )
+
+
+def _confirmed(tops: tuple[int, ...], value: Array, bar: Array, claim: float) -> bool:
+    """Whether two windows at least two levels apart agree with each other far better than with the claim."""
+    order = np.argsort(bar)
+    first = order[0]
+    gap = abs(claim - value[first])
+    if not bar[first] <= 0.01 * gap:
+        return False
+    others = [k for k in order[1:] if abs(tops[k] - tops[first]) >= 2]
+    return any(bar[k] <= 0.3 * gap and abs(value[k] - value[first]) <= 0.1 * gap for k in others)
+
+
+def _times(claim: Array, direction: Array) -> Array:
+    """claim * direction, zero where the direction is zero even if the claim is not finite."""
+    with np.errstate(all="ignore"):
+        return np.where(direction == 0, 0.0, claim * direction)
+
+
+def _unit(size: int, at: int) -> Array:
+    out = np.zeros(size)
+    out[at] = 1.0
+    return out
+
+
+def _replace(m: Measurement, **changes: object) -> Measurement:
+    fields_ = {name: getattr(m, name) for name in Measurement.__dataclass_fields__}
+    return Measurement(**{**fields_, **changes})  # type: ignore[arg-type]
+
+
+def _rescaled(m: Measurement, factor: float) -> Measurement:
+    interval = (m.interval[0] * factor, m.interval[1] * factor) if m.interval else None
+    return _replace(
+        m,
+        analytic=m.analytic * factor,
+        value=m.value * factor,
+        error=m.error * factor,
+        scale=m.scale * factor,
+        interval=interval,
+    )
