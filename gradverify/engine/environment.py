@@ -15,7 +15,7 @@ def environment() -> Environment:
     """The environment of this process. `git` is the commit of the current directory's checkout, if it is one."""
     return Environment(
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         platform=platform.platform(),
         devices=("cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))),
         flags=_flags(),

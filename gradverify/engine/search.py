@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
-from hypothesis.errors import Unsatisfiable
+from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.strategies import SearchStrategy
 
@@ -47,8 +47,8 @@ def _stop() -> NoReturn:
     raise _Wrong
 
 
-class _OutOfTime(BaseException):
-    pass
+class _Enough(BaseException):
+    """Not a failure: Hypothesis lets it through at once."""
 
 
 @dataclass(slots=True)
@@ -64,20 +64,20 @@ class _Search:
             self._shrinking(case)
             return
         if self.deadline is not None and time.monotonic() > self.deadline:
-            raise _OutOfTime
+            raise _Enough("max-time")
         if len(self.found.verdicts) - self.found.redrawn >= self.examples:
-            hypothesis.reject()
+            raise _Enough("examples")
         verdict = self._judged(case)
         if verdict is None:
             self.found.invalid += 1
-            hypothesis.reject()
+            raise UnsatisfiedAssumption("refused")
         self.found.verdicts.append(verdict)
         if _fails(verdict):
             self.found.failing = verdict
             _stop()
         if verdict.moot:
             self.found.redrawn += 1
-            hypothesis.reject()
+            raise UnsatisfiedAssumption("nothing to judge here")
 
     def _shrinking(self, case: Case) -> None:
         """Only what fails with the same code is the same failure; past the budget only what is known to fail."""
@@ -112,23 +112,26 @@ def search(
     deadline: float | None,
 ) -> Found:
     """Judge the pinned cases, then drawn ones until `examples` are judged or one fails; a drawn failure is shrunk."""
-    state = _Search(judge=judge, examples=examples + len(pinned), deadline=deadline)
-    for case in pinned:
-        try:
-            state.try_case(case)
-        except _Wrong:
-            return state.found
-        except hypothesis.errors.UnsatisfiedAssumption:
-            continue
+    state = _Search(judge=judge, examples=examples, deadline=deadline)
     try:
+        _try_pinned(pinned, state)
         _run(strategy, state, seed)
-    except _OutOfTime:
-        state.found.stopped_because = "max-time"
+    except _Enough as why:
+        state.found.stopped_because = str(why)
     except Unsatisfiable:
         state.found.stopped_because = "no further case"
     except _Wrong:
         state.found.stopped_because = "failure"
     return state.found
+
+
+def _try_pinned(pinned: Sequence[Case], state: _Search) -> None:
+    """Pinned cases come first and are never shrunk."""
+    for case in pinned:
+        try:
+            state.try_case(case)
+        except UnsatisfiedAssumption:
+            continue
 
 
 def _run(strategy: SearchStrategy[Case], state: _Search, seed: int) -> None:
