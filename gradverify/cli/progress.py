@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from gradverify.reports.words import count
+
 if TYPE_CHECKING:
     from rich.status import Status
 
@@ -50,7 +52,7 @@ class Progress:
     def _show(self) -> None:
         if self._status is not None:
             of = f"  {self._done + 1} of {self._total}" if self._total > 1 else ""
-            self._status.update(f"{self._name}: {self._claims} checks done{of}")
+            self._status.update(f"{self._name}: {count(self._claims, 'check')} done{of}")
             self._status.start()
 
 

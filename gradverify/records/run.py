@@ -109,12 +109,20 @@ def describe(result: Result) -> str:
 
 def to_json(run: Run) -> bytes:
     """Canonical JSON of a run. JSON has no NaN or infinity: they are the strings "nan", "inf" and "-inf"."""
-    return msgspec.json.encode(_finite(msgspec.to_builtins(run, order="deterministic")))
+    return msgspec.json.encode(_finite(msgspec.to_builtins(run, order="deterministic", enc_hook=_base)))
 
 
 def from_json(data: bytes) -> Run:
     """The inverse of `to_json`. Raises msgspec.ValidationError with the path of what does not fit the schema."""
     return msgspec.convert(msgspec.json.decode(data), Run, strict=False)
+
+
+def _base(value: Any) -> Any:
+    """A text or number of a subclass (torch's version, numpy's float64) as the plain one."""
+    for plain in (str, float, int):
+        if isinstance(value, plain):
+            return plain(value)
+    raise NotImplementedError
 
 
 def _finite(value: Any) -> Any:

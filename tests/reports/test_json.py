@@ -88,3 +88,15 @@ def test_a_report_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"--report .*taken.*; name a directory that can be made"):
             json_.prepare(path)
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_texts_and_numbers_of_subclasses_are_written_plain() -> None:
+    class Version(str):
+        __slots__ = ()
+
+    class Number(float):
+        __slots__ = ()
+
+    run = runs.run(runs.op(runs.passed("vjp", resolution=Number("nan"), digits=Number(2.5), truth=Version("t"))))
+    check = json.loads(json_.dumps(run))["ops"][0]["checks"][0]
+    assert (check["resolution"], check["digits"], check["truth"]) == ("nan", 2.5, "t")
