@@ -148,6 +148,7 @@ def _scores(ctx, g):
 
 def sparsemax(x):
     """Euclidean projection of each row on the simplex (Martins and Astudillo 2016)."""
+    x = x - x.amax(-1, keepdim=True)
     z = x.sort(-1, descending=True).values
     rank = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype)
     support = (1 + rank * z > z.cumsum(-1)).sum(-1, keepdim=True)
