@@ -34,6 +34,10 @@ def margin_ranking_loss(x, y, first, margin=0.3):
     return functional.margin_ranking_loss(x, y, signs(first), margin=margin)
 
 
+def cross_entropy(x, target, label_smoothing=0.0):
+    return functional.cross_entropy(x, target, label_smoothing=label_smoothing)
+
+
 def adaptive_avg_pool2d(x):
     return functional.adaptive_avg_pool2d(x, (2, 3))
 

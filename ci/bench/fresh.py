@@ -80,7 +80,7 @@ def main() -> None:
         print(f"{text}\n\n{more}")
     else:
         rows = [{"fault": f, "judge": j, "kinked": k, **dict(v)} for (f, j, k), v in tally.items()]
-        publish("fresh", text, {"seed": options.seed, "rounds": rounds, "rows": rows, "noted": noted}, more=more)
+        publish("random", text, {"seed": options.seed, "rounds": rounds, "rows": rows, "noted": noted}, more=more)
 
 
 def _one(function: Function, seed: int, asked: dict[str, Any], tally: Any, noted: dict[str, str]) -> None:

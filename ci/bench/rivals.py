@@ -76,7 +76,7 @@ def gradverify(fn: Fn, inputs: Tensors, *, seed: int = 0, examine_with: Callable
     start = time.perf_counter()
     try:
         found = ask(counted, inputs, seed=seed)
-        outcome, why = found.outcome.name, f"{found.code} {found.reason}".strip()
+        outcome, why = found.outcome.name, _cause(found.code, found.reason)
     except Exception as error:  # noqa: BLE001 - the benchmark goes on and shows it
         outcome, why = "ERROR", f"{type(error).__name__}: {_first_line(error)}"
     return Judged(outcome=outcome, why=why, forwards=counted.calls, seconds=time.perf_counter() - start)
@@ -89,6 +89,12 @@ def judges(seed: int = 0) -> dict[str, Callable[[Fn, Tensors], Judged]]:
         "gradcheck slow": lambda fn, x: gradcheck(fn, x, fast=False),
         "gradcheck fast": lambda fn, x: gradcheck(fn, x, fast=True),
     }
+
+
+def _cause(code: str, reason: str) -> str:
+    """The summary of a finding: its first line without the outcome, claim and device that stand before the code."""
+    line = (reason.splitlines() or [""])[0]
+    return line[line.index(code) :] if code and code in line else f"{code} {line}".strip()
 
 
 def _first_line(error: BaseException) -> str:

@@ -91,7 +91,7 @@ def main() -> None:
         )
         rows.append([name, f"{best['wall']:.2f} s", *phases, outcomes])
     head = ["op, profile dev", "wall, torch imported", "in the op", "generation", "judging", "claims"]
-    publish("shares", table(head, rows), {"ops": data})
+    publish("time", table(head, rows), {"ops": data})
 
 
 if __name__ == "__main__":
