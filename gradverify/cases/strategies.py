@@ -15,6 +15,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from gradverify.cases import layouts, regimes, shapes, sizes
 from gradverify.cases.materialise import datum, primals_from
+from gradverify.cases.pins import Pins
 from gradverify.errors import SpecError
 from gradverify.records.case import Case, Datum, Scalar, Sizes
 from gradverify.records.spec import Arg, Spec
@@ -54,22 +55,26 @@ WILD = frozenset({"forward", "vjp"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is fixed before the first draw: which spec and claim, in which dtype, on which device, and the sizes."""
+    """What is fixed before the first draw: spec, claim, dtype, device, the sizes; and what is pinned, if anything."""
 
     spec: Spec
     claim: str
     dtype: str
     device: str
     sizes: sizes.Outline
+    pins: Pins | None = None
 
 
-def cases(spec: Spec, claim: str, *, dtype: str = "float64", device: str = "cpu") -> SearchStrategy[Case]:
+def cases(
+    spec: Spec, claim: str, *, dtype: str = "float64", device: str = "cpu", pins: Pins | None = None
+) -> SearchStrategy[Case]:
     """Cases of one claim. Nothing is filtered: `allowed` says which of them `where` refuses.
 
     Draw order, which is the order of shrinking: dims, layouts, keywords, values, mask, cotangents, seed.
+    `pins`: what all of them share; the rest is plain.
     Raises SpecError where the spec contradicts itself.
     """
-    return _cases(_plan(spec, claim, dtype, device))
+    return _cases(plan_of(spec, claim, dtype, device, pins))
 
 
 def allowed(spec: Spec, case: Case) -> bool:
@@ -91,7 +96,7 @@ def pinned(spec: Spec, claim: str, *, dtype: str = "float64", device: str = "cpu
 
     Raises SpecError for a name that is neither a letter nor a keyword.
     """
-    plan = _plan(spec, claim, dtype, device)
+    plan = plan_of(spec, claim, dtype, device)
     return tuple(_pinned(plan, {**e.dims, **e.kwargs}) for e in spec.examples)
 
 
@@ -103,14 +108,16 @@ def _pinned(plan: Plan, given: Mapping[str, Any]) -> Case:
         raise SpecError(f"{spec.name}: an example gives {unknown[0]!r}; the letters and keywords are {names}.")
     dims = {n: given.get(n, plan.sizes.least[n]) for n in known}
     kwargs = {n: given.get(n, documented[0]) for n, documented in spec.kwargs.items()}
-    return _case(plan, dims=dims, kwargs=kwargs, differentiate=spec.differentiable())
+    return case_of(plan, dims=dims, kwargs=kwargs, differentiate=spec.differentiable())
 
 
-def _plan(spec: Spec, claim: str, dtype: str, device: str) -> Plan:
-    return Plan(spec=spec, claim=claim, dtype=dtype, device=device, sizes=sizes.outline(spec))
+def plan_of(spec: Spec, claim: str, dtype: str, device: str, pins: Pins | None = None) -> Plan:
+    """The plan of a claim's cases. Raises SpecError where the spec contradicts itself."""
+    return Plan(spec=spec, claim=claim, dtype=dtype, device=device, sizes=sizes.outline(spec), pins=pins)
 
 
-def _case(plan: Plan, *, dims: Mapping[str, Sizes], kwargs: Mapping[str, Scalar], **fields: Any) -> Case:
+def case_of(plan: Plan, *, dims: Mapping[str, Sizes], kwargs: Mapping[str, Scalar], **fields: Any) -> Case:
+    """A case of a plan: sizes in the order of letters, the remaining fields as they are given."""
     return Case(
         spec=plan.spec.name,
         claim=plan.claim,
@@ -140,21 +147,21 @@ def _cases(draw: DrawFn, plan: Plan) -> Case:
     hooked = spec.inputs is not None
     dims = {} if hooked else _dims(draw, plan)
     layout = {} if hooked else _layouts(draw, plan, {a.name: shapes.shape_of(a, dims) for a in spec.args})
-    kwargs = {n: draw(st.sampled_from(documented)) for n, documented in spec.kwargs.items()}
+    kwargs = {n: draw(st.sampled_from(_values(plan, n))) for n in spec.kwargs}
     words = {} if hooked else _regimes(draw, plan, layout)
     data, given = _data(draw, spec)
     if hooked:
         layout = _layouts(draw, plan, {n: d.shape for n, d in data.items() if d is not None})
     absent = {n for n, r in words.items() if r == regimes.ABSENT} | {n for n, d in data.items() if d is None}
-    return _case(
+    return case_of(
         plan,
         dims=dims,
         kwargs=kwargs | given,
         layouts=tuple(layout.items()),
         values=tuple((n, r) for n, r in words.items() if r != "normal" and n not in data),
         data=tuple(data.items()) or None,
-        differentiate=_mask(draw, plan.claim, tuple(n for n in spec.differentiable() if n not in absent)),
-        cotangents=_words(draw, plan.claim),
+        differentiate=_mask(draw, plan, tuple(n for n in spec.differentiable() if n not in absent)),
+        cotangents=_words(draw, plan),
         seed=draw(st.integers(0, SEEDS - 1)),
     )
 
@@ -162,17 +169,24 @@ def _cases(draw: DrawFn, plan: Plan) -> Case:
 def _dims(draw: DrawFn, plan: Plan) -> dict[str, Sizes]:
     names = tuple(plan.sizes.variadic)
     # At the edges one letter is extreme at a time, or all are: two extremes at once hide each other in empty tensors.
-    focus = _pick(draw, (*names, "all")) if plan.claim == "edges" and names else None
-    dims: dict[str, Sizes] = {}
-    for name in names:
+    focus = _pick(draw, (*names, "all")) if plan.claim == "edges" and names and plan.pins is None else None
+    dims: dict[str, Sizes] = {} if plan.pins is None else dict(plan.pins.dims)
+    for name in (n for n in names if n not in dims):
         options = plan.sizes.edges[name] if focus in (name, "all") else plan.sizes.ordinary[name]
         several = plan.sizes.variadic[name]
         dims[name] = _several(draw, plan, name, options, dims) if several else _one(draw, plan, name, options, dims)
     for arg in plan.spec.args:
         for axis in shapes.parse(arg.shape, arg.name):
-            if axis.broadcast:
+            if axis.broadcast and f"{arg.name}#{axis.key}" not in dims:
                 dims[f"{arg.name}#{axis.key}"] = _broadcast(draw, shapes.axis_size(axis, dims))
     return dims
+
+
+def _values(plan: Plan, keyword: str) -> tuple[Scalar, ...]:
+    documented = plan.spec.kwargs[keyword]
+    if plan.pins is None or keyword not in plan.pins.kwargs:
+        return tuple(documented)
+    return (documented[0], plan.pins.kwargs[keyword])
 
 
 def _one(draw: DrawFn, plan: Plan, name: str, options: tuple[int, ...], dims: Mapping[str, Sizes]) -> int:
@@ -196,14 +210,17 @@ def _broadcast(draw: DrawFn, size: Sizes) -> Sizes:
 
 
 def _layouts(draw: DrawFn, plan: Plan, found: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    if plan.pins is not None:
+        return dict(plan.pins.layouts)
     if plan.claim != "layout":
         return {}
-    offered = {name: _offered(plan.spec, plan.spec.arg(name), shape) for name, shape in found.items()}
+    offered = {name: offered_layouts(plan.spec, plan.spec.arg(name), shape) for name, shape in found.items()}
     drawn = {name: _pick(draw, options) for name, options in offered.items()}
     return {name: layout for name, layout in drawn.items() if layout != "contiguous"}
 
 
-def _offered(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, ...]:
+def offered_layouts(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """The memory layouts that an argument of this shape may take, `contiguous` first."""
     given = arg.strategy is not None or spec.inputs is not None
     uneven = arg.domain.kind in ("prob", "spd") or arg.domain.avoid_ties or given
     names = [n for n in spec.layouts or ALL if layouts.possible(shape, n) and not (n == "expanded" and uneven)]
@@ -213,10 +230,24 @@ def _offered(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, ...]:
 def _regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict[str, str]:
     """One argument at a time is out of the ordinary, or each on its own; so most cases can be judged."""
     names = tuple(a.name for a in plan.spec.args)
+    if plan.pins is not None:
+        return _pinned_regimes(draw, plan, layout)
     several = ("each",) if len(names) > 1 else ()
     focus = _pick(draw, (*[""] * len(names), *names, *several)) if plan.claim in WILD | {"linear"} else ""
     drawn = {a.name: _pick(draw, _choices(plan, a, wild=focus in (a.name, "each"))) for a in plan.spec.args}
-    return drawn | {name: regimes.REPEATED for name, word in layout.items() if word == "expanded"}
+    return drawn | repeated(layout)
+
+
+def _pinned_regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict[str, str]:
+    assert plan.pins is not None
+    pinned = plan.pins.regimes
+    tame = {a.name: regimes.tame(a.domain) for a in plan.spec.args if a.name not in pinned}
+    return {n: _pick(draw, options) for n, options in tame.items()} | dict(pinned) | repeated(layout)
+
+
+def repeated(layout: Mapping[str, str]) -> dict[str, str]:
+    """The regime of the arguments in the layout `expanded`, whose values must repeat."""
+    return {name: regimes.REPEATED for name, word in layout.items() if word == "expanded"}
 
 
 def _choices(plan: Plan, arg: Arg, *, wild: bool) -> tuple[str, ...]:
@@ -254,15 +285,19 @@ def _own(value: Any, spec: Spec, arg: Arg) -> Datum | None:
     return datum(value)
 
 
-def _mask(draw: DrawFn, claim: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    if claim != "partial" or len(names) < 2:
+def _mask(draw: DrawFn, plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
+    if plan.pins is not None:
+        return names if plan.pins.differentiate is None else plan.pins.differentiate
+    if plan.claim != "partial" or len(names) < 2:
         return names
     counts = range(1, len(names) + 1) if len(names) <= MASKED else (1, len(names) - 1, len(names))
     return _pick(draw, tuple(s for k in counts for s in itertools.combinations(names, k)))
 
 
-def _words(draw: DrawFn, claim: str) -> tuple[str, ...]:
-    words = {"layout": COTANGENT_LAYOUTS, "partial": PARTIAL_WORDS}.get(claim)
+def _words(draw: DrawFn, plan: Plan) -> tuple[str, ...]:
+    if plan.pins is not None:
+        return plan.pins.cotangents
+    words = {"layout": COTANGENT_LAYOUTS, "partial": PARTIAL_WORDS}.get(plan.claim)
     if words is None:
         return ()
-    return tuple(_pick(draw, words) for _ in range(WORDS if claim == "partial" else 2))
+    return tuple(_pick(draw, words) for _ in range(WORDS if plan.claim == "partial" else 2))

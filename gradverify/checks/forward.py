@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradverify.autodiff import calling
 from gradverify.checks.flat import flat
-from gradverify.checks.subject import PROBE, Subject, at, shaken, spreads
+from gradverify.checks.subject import DRAWS, Subject, at, scatter, shaken
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
@@ -35,8 +35,8 @@ def against_reference(subject: Subject) -> Iterator[Evidence]:
     if len(got) != len(want):
         yield subject.count("the number of outputs", 1, kind="count", found=len(got), wanted=len(want))
         return
-    moved = [subject.values(called, shaken(subject, subject.point.primals, draw=k)) for k in range(2)]
-    spread = spreads(subject, [flat(w) for w in want], [[flat(t) for t in m] for m in moved], probe=PROBE)
+    moved = [subject.values(called, shaken(subject, subject.point.primals, draw=k)) for k in range(DRAWS)]
+    spread = [scatter(flat(w), [flat(m[k]) for m in moved]) for k, w in enumerate(want)]
     terms = max((t.numel() for t in subject.point.primals.values() if t is not None), default=1)
     for k, (a, b, s) in enumerate(zip(got, want, spread, strict=True)):
         yield from _one(subject, k, a, b, rounding_bar(flat(b), s, unit=subject.unit, terms=terms))

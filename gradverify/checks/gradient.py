@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from gradverify.cases import materialise
 from gradverify.checks import flat
 from gradverify.checks.flat import Array
 from gradverify.checks.subject import Subject, compare_gradients, gradient_bars
-from gradverify.errors import SpecError
+from gradverify.errors import OpError, SpecError
 from gradverify.numerics.comparison import through_float32
 from gradverify.numerics.sketch import Measurement, Problem, Sketch
 from gradverify.records.evidence import Estimate, Evidence, Mismatch
@@ -34,7 +35,7 @@ def against_truth(subject: Subject) -> Iterator[Evidence]:
         yield from _against_reference(subject)
     else:
         tape = subject.record()
-        yield from _differences(subject, _differentiated(subject), tape, truth=_word(subject))
+        yield from _differences(subject, _differentiated(subject), tape, claimed=subject.call, truth=_word(subject))
 
 
 def _word(subject: Subject) -> str:
@@ -51,10 +52,15 @@ def _differentiated(subject: Subject) -> Called:
     return calling.companion(subject.spec, Recorder().around(contract.formula), stage="surrogate")
 
 
-def _differences(subject: Subject, function: Called, tape: Tape, *, truth: str) -> Iterator[Evidence]:
-    problem = problem_of(subject, function, tape)
+def _differences(
+    subject: Subject, function: Called, tape: Tape, *, claimed: Called, truth: str
+) -> Iterator[Evidence]:
+    if not tape.active:
+        name = subject.spec.name
+        raise OpError(f"{name}: no output is floating-point, so there is no gradient.", code="GV903", stage="forward")
+    problem = problem_of(subject, function, tape, claimed=claimed)
     rng = np.random.default_rng(materialise.generator(subject.case, "directions").initial_seed())
-    if problem.x.size == 0:
+    if problem.x.size == 0 or problem.centre.size == 0:
         return
     if problem.centre.size and not np.isfinite(problem.centre).any():
         facts: dict[str, Any] = {"truth": truth, "cause": "the forward is nowhere finite here"}
@@ -75,8 +81,11 @@ def _by_float32(problem: Problem, rng: np.random.Generator) -> bool:
     return problem.unit < 1e-12 and through_float32(problem.vjp(rng.standard_normal(problem.centre.size)))
 
 
-def problem_of(subject: Subject, function: Called, tape: Tape) -> Problem:
-    """The op and its claim as flat float64 vectors."""
+def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Called) -> Problem:
+    """The truth's function and the gradient that `claimed` returned on `tape`, as flat float64 vectors.
+
+    Away from the point itself, where the function raises it is taken as not finite: the edge of its domain.
+    """
     leaves = {n: tape.leaves[n] for n in tape.leaves}
     active = [tape.outputs[i] for i in tape.active]
     like = list(leaves.values())
@@ -92,12 +101,23 @@ def problem_of(subject: Subject, function: Called, tape: Tape) -> Problem:
             raise SpecError(f"{subject.spec.name}: the surrogate returns shapes {got}, the op {want}; they must agree.")
         return flat.array(chosen, active)
 
-    def vjp(v: Array) -> Array:
+    def pulled(tape: Tape, v: Array) -> Array:
         cotangents: list[Tensor | None] = [None] * len(tape.outputs)
         for i, u in zip(tape.active, flat.tensors(v, active), strict=True):
             cotangents[i] = u
         grads = tape.vjp(cotangents)
         return flat.array([grads[n] for n in leaves], like)
+
+    def vjp_at(z: Array, v: Array) -> Array:
+        primals = {**subject.point.primals, **dict(zip(leaves, flat.tensors(z, like), strict=True))}
+        moved = replace(subject, call=claimed, point=replace(subject.point, primals=primals))
+        return pulled(moved.record(), v)
+
+    def nearby(z: Array) -> Array:
+        try:
+            return forward(z)
+        except OpError:
+            return np.full(centre.shape, np.nan)
 
     centre = forward(x)
     return Problem(
@@ -106,8 +126,9 @@ def problem_of(subject: Subject, function: Called, tape: Tape) -> Problem:
         outputs=flat.parts({str(i): tape.outputs[i] for i in tape.active}),
         centre=centre,
         rerun=_difference(forward(x), centre),
-        forward=forward,
-        vjp=vjp,
+        forward=nearby,
+        vjp=lambda v: pulled(tape, v),
+        vjp_at=vjp_at,
         unit=subject.unit,
         digits=DIGITS[subject.case.dtype],
     )
@@ -144,7 +165,7 @@ def evidence_of(subject: Subject, m: Measurement, *, truth: str, float32: bool) 
         interval=m.interval,
         confirmed=m.confirmed,
         worst=worst,
-        facts={**m.facts, "truth": truth, "float32": float32},
+        facts={**m.facts, "truth": truth, "float32": float32, "contract": subject.spec.contract.kind},
     )
 
 
@@ -154,7 +175,7 @@ def _against_reference(subject: Subject) -> Iterator[Evidence]:
     assert spec.reference is not None
     called = calling.companion(spec, spec.reference)
     own = products.record(spec, called, subject.point)
-    for e in _differences(subject, called, own, truth="central differences of the reference"):
+    for e in _differences(subject, called, own, claimed=called, truth="central differences of the reference"):
         gap = abs(e.analytic - e.numeric.value)
         if e.interval is None and not gap <= 3 * e.numeric.error:
             yield _with(e, kind="reference")
@@ -162,7 +183,7 @@ def _against_reference(subject: Subject) -> Iterator[Evidence]:
     tape = subject.record()
     us = subject.cotangents(tape)
     want = own.vjp(_matching(us, own.outputs))
-    bars = gradient_bars(subject, own, _matching(us, own.outputs), want)
+    bars = gradient_bars(subject, _matching(us, own.outputs), want)
     truth = "autograd of the reference, itself verified by differences"
     yield from compare_gradients(subject, tape.vjp(us), want, bars, tape.leaves, truth=truth)
 

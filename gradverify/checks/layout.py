@@ -24,7 +24,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     us = subject.cotangents(base)
     straight = [None if u is None else with_layout(u, "contiguous") for u in us]
     want = base.vjp(straight)
-    bars = gradient_bars(plain, base, straight, want)
+    bars = gradient_bars(plain, straight, want)
     words = _words(case)
     try:
         tape = subject.record()
@@ -46,7 +46,7 @@ def _cotangents_alone(plain: Subject, case: Case, words: str) -> Iterator[Eviden
     us = plain.cotangents(tape, 1)
     straight = [None if u is None else with_layout(u, "contiguous") for u in us]
     want = tape.vjp(straight)
-    bars = gradient_bars(plain, tape, straight, want)
+    bars = gradient_bars(plain, straight, want)
     yield from compare_gradients(plain, tape.vjp(us), want, bars, tape.leaves, layouts=words)
 
 

@@ -21,8 +21,8 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     tape = subject.record()
     us, ws = subject.cotangents(tape, 0), subject.cotangents(tape, 1)
     bu, bw = tape.vjp(us), tape.vjp(ws)
-    bars = gradient_bars(subject, tape, us, bu)
-    wide = {n: b + gradient_bars(subject, tape, ws, bw).get(n, 0 * b) for n, b in bars.items()}
+    bars = gradient_bars(subject, us, bu)
+    wide = {n: b + gradient_bars(subject, ws, bw).get(n, 0 * b) for n, b in bars.items()}
     for factor in (SCALE, -1.0):
         scaled = tape.vjp([None if u is None else factor * u for u in us])
         want = {n: None if g is None else factor * g for n, g in bu.items()}

@@ -27,7 +27,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     us = subject.cotangents(base)
     zeros = [torch.zeros_like(y) if u is None and i in base.active else u for i, (y, u) in enumerate(_pairs(base, us))]
     want = base.vjp(zeros)
-    bars = gradient_bars(subject, base, zeros, want)
+    bars = gradient_bars(subject, zeros, want)
     tape = subject.record()
     words = f"gradients for {', '.join(subject.point.differentiate)}; outputs used {_used(base, us)}"
     masked = {n: want[n] for n in tape.leaves}

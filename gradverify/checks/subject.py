@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from gradverify.records.spec import Spec
 
 Gradients = Mapping[str, Tensor | None]
 
-PROBE = 2.0**-30
-"""Relative size of the random perturbation that measures condition: far above rounding, far below curvature."""
+WIGGLE = 8.0
+"""Inputs are moved by up to so many roundings to see how far a result scatters."""
+DRAWS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,53 +112,47 @@ def at(spec: Spec, case: Case) -> Subject:
 
 
 def shaken(subject: Subject, primals: Mapping[str, Tensor | None], *, draw: int) -> dict[str, Tensor | None]:
-    """The floating primals, each element moved by a random part of PROBE of its size."""
+    """The floating primals, each element moved by a random part of a few roundings."""
     g = materialise.generator(subject.case, "shake", str(draw))
-    return {n: t if t is None or not t.is_floating_point() else _shaken(t, g) for n, t in primals.items()}
+    return {n: t if t is None or not t.is_floating_point() else _shaken(t, subject.unit, g) for n, t in primals.items()}
 
 
-def _shaken(t: Tensor, g: torch.Generator) -> Tensor:
-    factor = 1 + PROBE * (2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1)
+def _shaken(t: Tensor, unit: float, g: torch.Generator) -> Tensor:
+    factor = 1 + WIGGLE * unit * (2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1)
     return (t.to(torch.float64) * factor.to(t.device)).to(t.dtype)
 
 
-def spreads(subject: Subject, base: Sequence[Array], moved: Sequence[Sequence[Array]], *, probe: float) -> list[Array]:
-    """How far each result moves for a perturbation of `probe`, scaled down to one rounding: [n] per result."""
-    out = []
-    for k, b in enumerate(base):
-        with np.errstate(all="ignore"):
-            far = np.max(np.stack([np.abs(m[k] - b) for m in moved]), axis=0)
-            # A perturbation of some 2^23 roundings; what does not scale with it (internal rounding) stays as it is.
-            out.append(np.where(np.isfinite(far), far * (subject.unit / probe), 0.0) + _internal(far, b, subject.unit))
+def scatter(base: Array, moved: Sequence[Array]) -> Array:
+    """How far a result moves when its inputs do by a few roundings, [n]; at least what half its entries do.
+
+    It holds the condition of the point, and the rounding inside the op, which is drawn anew at each moved input.
+    """
+    if base.size == 0:
+        return np.zeros(0)
+    with np.errstate(all="ignore"):
+        far = np.max(np.stack([np.abs(m - base) for m in moved]), axis=0)
+    far = np.where(np.isfinite(far), far, 0.0)
+    return np.maximum(far, np.median(far))
+
+
+def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: Gradients) -> dict[str, Array]:
+    """Error bars of a gradient computed in another order: its scatter when inputs and cotangents move by roundings."""
+    again = [_moved_gradients(subject, cotangents, draw) for draw in range(DRAWS)]
+    out = {}
+    for name, grad in grads.items():
+        if grad is not None:
+            base = flat(grad)
+            moved = [flat(a[name]) for a in again if a.get(name) is not None]  # type: ignore[arg-type]
+            terms = sum(u.numel() for u in cotangents if u is not None)
+            out[name] = rounding_bar(base, scatter(base, moved or [base]), unit=subject.unit, terms=terms)
     return out
 
 
-def _internal(far: Array, base: Array, unit: float) -> Array:
-    """A movement of a few roundings of the largest entry is rounding inside, whatever the perturbation was."""
-    top = np.max(np.abs(base[np.isfinite(base)]), initial=0.0)
-    return np.where(far <= 64 * unit * top, far, 0.0)
-
-
-def gradient_bars(subject: Subject, tape: Tape, cotangents: Sequence[Tensor | None], grads: Gradients) -> dict[str, Array]:
-    """Error bars of a gradient that is computed in another order: from its scatter under a shaken cotangent and input."""
-    g = materialise.generator(subject.case, "shake", "cotangent")
-    us = [None if u is None else _shaken(u, g) for u in cotangents]
-    again = tape.vjp(us)
-    names = [n for n, t in grads.items() if t is not None]
-    base = [flat(grads[n]) for n in names]  # type: ignore[arg-type]
-    moved = [[flat(again[n]) if again[n] is not None else b for n, b in zip(names, base, strict=True)]]  # type: ignore[arg-type]
-    terms = sum(y.numel() for y in tape.outputs)
-    spread = spreads(subject, base, moved, probe=PROBE)
-    return {
-        n: rounding_bar(_typical(b), s, unit=subject.unit, terms=terms)
-        for n, b, s in zip(names, base, spread, strict=True)
-    }
-
-
-def _typical(a: Array) -> Array:
-    """Each entry, but at least a thousandth of the largest: small entries are what is left of larger terms."""
-    finite = np.where(np.isfinite(a), np.abs(a), 0.0)
-    return np.maximum(finite, 1e-3 * np.max(finite, initial=0.0))
+def _moved_gradients(subject: Subject, cotangents: Sequence[Tensor | None], draw: int) -> Gradients:
+    primals = shaken(subject, subject.point.primals, draw=draw)
+    tape = subject.record(point=replace(subject.point, primals=primals))
+    g = materialise.generator(subject.case, "shake", "cotangent", str(draw))
+    return tape.vjp([None if u is None else _shaken(u, subject.unit, g) for u in cotangents])
 
 
 def compare_gradients(

@@ -24,6 +24,11 @@ FIRST = (-8, -9, -10)
 """Enough for a smooth function whose scale of variation is that of its input."""
 SECOND = (-3, -4, -5, -6, -7, -11, -12)
 THIRD = (-1, -2, -13, -14, -18, -19, -20, -24, -25, -26, -29, -30, -31)
+UP = (4, 3, 2)
+"""Where rounding and not curvature limits the first stage: inputs much smaller than what they are added to."""
+FINE = (-20, -21, -22)
+"""A slope that is held against a claim must not change below: coarser windows may agree on a function that has
+saturated."""
 CLIMB = (0, 2, 3, 4, 8, 9, 10, 18, 19, 20, 30, 31, 32, 42, 43, 44)
 """Steps above the input's own size: the only ones that rise above the noise of an offset like (x + 1e8) - 1e8."""
 
@@ -107,6 +112,13 @@ class Ladder:
         """Where neither sample differs from the centre at all, [m]."""
         return np.asarray((self.plus[e] == self.centre) & (self.minus[e] == self.centre))
 
+    def one_sided(self) -> Bools:
+        """Where one of the two sides has not moved at any level: the dead side of a clamp, not a staircase; [m]."""
+        levels = self.levels
+        above = np.logical_and.reduce([self.plus[e] == self.centre for e in levels])
+        below = np.logical_and.reduce([self.minus[e] == self.centre for e in levels])
+        return np.asarray(above | below)
+
     def roundoff(self, slope: Array, top: int) -> Array:
         """Error of one evaluation near t = 2^top, [m]: rounding of value and response, or measured noise if larger."""
         rounding = ROUNDING * self.unit * (np.abs(self.centre) + np.abs(slope))
@@ -122,7 +134,7 @@ class Ladder:
         tops = self.tops()
         rows = [self._window(e) for e in tops]
         value, bar, kink, flat = (np.stack(column) for column in zip(*rows, strict=True))
-        return Windows(tops=tops, value=value, bar=_consistent(value, _usable(tops, bar, flat)), kink=kink, flat=flat)
+        return Windows(tops=tops, value=value, bar=_consistent(value, _usable(tops, bar, flat & ~self.one_sided())), kink=kink, flat=flat)
 
     def _window(self, top: int) -> tuple[Array, Array, Array, Bools]:
         c0, c1, c2 = (self.central(top - k) for k in range(3))

@@ -27,18 +27,18 @@ class Surroundings:
 
 
 def survey(ladder: Ladder, *, resolved: Bools) -> Surroundings:
-    """Classify every output of a sampled ladder; what is `resolved` is smooth by definition."""
-    finest = ladder.levels[-1]
+    """Classify every output of a sampled ladder; what is `resolved` is smooth, unless it does not move at all."""
+    finest, slope = ladder.levels[-1], ladder.best().value
     code = np.full(ladder.centre.size, UNSETTLED)
     low, high, error, kinked = slopes_at_kink(ladder)
     code[_noisy(ladder)] = NOISY
     code[kinked] = KINK
     code[_jumps(ladder)] = JUMP
-    still = ladder.still(finest)
-    code[still & ~_still_throughout(ladder)] = STAIRCASE
-    code[still & _still_throughout(ladder)] = FLAT
+    still, throughout = ladder.still(finest), _still_throughout(ladder)
+    code[still & ~throughout & ~ladder.one_sided()] = STAIRCASE
+    code[still & throughout & (slope == 0)] = FLAT
     code[~(np.isfinite(ladder.centre) & np.isfinite(ladder.plus[finest]) & np.isfinite(ladder.minus[finest]))] = EDGE
-    code[resolved & (code != FLAT) & (code != STAIRCASE)] = SMOOTH
+    code[resolved & (code != FLAT)] = SMOOTH
     return Surroundings(code=code, low=low, high=high, error=error)
 
 
@@ -59,8 +59,8 @@ def slopes_at_kink(ladder: Ladder) -> tuple[Array, Array, Array, Bools]:
             kinked = (np.abs(g2) > 8 * wobble) & (drift <= 0.1 * np.abs(g2)) & np.isfinite(c)
             bar = drift + wobble + np.abs(ladder.central(top) - c)
         better = kinked & (bar < error)
-        low[better] = (c - np.abs(g2) / 2)[better]
-        high[better] = (c + np.abs(g2) / 2)[better]
+        low[better] = c[better] - np.abs(g2[better]) / 2
+        high[better] = c[better] + np.abs(g2[better]) / 2
         error[better] = bar[better]
         found |= kinked
     return low, high, error, found & _bent_at_the_finest(ladder)

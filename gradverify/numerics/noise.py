@@ -12,6 +12,9 @@ POINTS = 7
 ORDERS = (3, 4, 5, 6)
 SPACINGS = (-31, -20, -10)
 
+OFF_GRID = 1.2718281828
+"""Factor of the spacings: on powers of two a forward that rounds to a narrower float would look exact."""
+
 UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 """Unit roundoff u of each dtype: half the distance from 1 to the next number."""
 
@@ -33,13 +36,26 @@ def noise_levels(path: Path, *, finest: int = -31) -> tuple[tuple[int, Array], .
     for e in SPACINGS:
         if e < finest:
             continue
-        sigma, still = _at_spacing(path, 2.0**e)
+        sigma, still = _at_spacing(path, OFF_GRID * 2.0**e)
         sigma = np.where(np.isfinite(sigma), 3 * sigma, np.inf)
         # Samples that are all equal below ones that are not: a staircase, whose noise is the same down to its grid.
         levels = [(f, np.where(finer < 0, np.where(still, -1.0, sigma), finer)) for f, finer in levels]
         previous = levels[-1][1] if levels else sigma
         levels.append((e, np.where(still, -1.0, _without_kink(previous, sigma, e - levels[-1][0] if levels else 0))))
     return tuple((e, np.maximum(sigma, 0.0)) for e, sigma in levels)
+
+
+def pooled(levels: tuple[tuple[int, Array], ...], size: Array) -> tuple[tuple[int, Array], ...]:
+    """Each output's noise, at least what three quarters of the outputs have relative to their `size`, [m].
+
+    Seven samples of one output may happen to lie on its grid; those of many do not.
+    """
+    return tuple((e, np.maximum(sigma, _quartile(sigma, size) * size)) for e, sigma in levels)
+
+
+def _quartile(sigma: Array, size: Array) -> float:
+    usable = np.isfinite(sigma) & (size > 0) & np.isfinite(size)
+    return float(np.quantile(sigma[usable] / size[usable], 0.75)) if usable.sum() >= 4 else 0.0
 
 
 def _without_kink(finer: Array, coarser: Array, octaves: int) -> Array:

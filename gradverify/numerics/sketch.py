@@ -10,6 +10,7 @@ A wrong entry is never averaged away: |d_i| and |v_j| bar_j are at least 1/2 eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -20,15 +21,19 @@ from gradverify.numerics.comparison import inner, norm
 from gradverify.numerics.difference import (
     AMPLIFICATION,
     CLIMB,
+    FINE,
     FIRST,
+    ROUNDED,
+    ROUNDING,
     SECOND,
     THIRD,
+    UP,
     Array,
     Bools,
     Ladder,
     Slopes,
 )
-from gradverify.numerics.noise import noise_levels
+from gradverify.numerics.noise import noise_levels, pooled
 
 DIRECTIONS = 3
 COTANGENTS = 2
@@ -37,6 +42,12 @@ GROUP = 10
 
 TARGET = 1e-5
 """A slope whose bar is below this part of it needs no further steps; the claim's own resolution is reported."""
+
+NOISY_TARGET = 16.0
+"""The best relative error of an extrapolated central difference goes like u^(2/3) in the forward's own roundoff u."""
+
+COARSEST = 2.0**-20
+"""Noise up to float32 arithmetic inside the forward is taken as it is; coarser is a quantiser as likely as a float."""
 
 COVERED = 0.9
 """Share of the outputs that must be resolved."""
@@ -62,7 +73,7 @@ class Part:
 class Problem:
     """What is to be judged: x [n], the truth's function [n] -> [m], the claim vjp [m] -> [n], and the roundoff.
 
-    `rerun` is the difference of two evaluations at x, [m].
+    `vjp_at` is the claim at another point, (x [n], v [m]) -> [n]. `rerun` is the difference of two evaluations at x, [m].
     """
 
     x: Array
@@ -72,6 +83,7 @@ class Problem:
     rerun: Array
     forward: Callable[[Array], Array]
     vjp: Callable[[Array], Array]
+    vjp_at: Callable[[Array, Array], Array]
     unit: float
     digits: int = 52
 
@@ -150,6 +162,8 @@ class Probe:
     problem: Problem
     direction: Array
     ladder: Ladder
+    whole: Probe | None = None
+    view: Callable[[Array], Array] = np.asarray
 
     @classmethod
     def along(cls, problem: Problem, direction: Array) -> Probe:
@@ -165,31 +179,46 @@ class Probe:
     def extend(self, stage: int) -> None:
         """Climb on: stage 0 FIRST, 1 SECOND, 2 the forward's noise and THIRD, 3 CLIMB."""
         if stage == 2:
-            self.ladder.noise = self.ladder.noise + noise_levels(self.ladder.path, finest=self.ladder.finest)
+            self.ladder.noise += tuple((e, self.view(sigma)) for e, sigma in (self.whole or self).noise())
         self.ladder.sample((FIRST, SECOND, THIRD, CLIMB)[stage])
+
+    def noise(self) -> tuple[tuple[int, Array], ...]:
+        """The forward's noise along this direction, of every output."""
+        levels = noise_levels(self.ladder.path, finest=self.ladder.finest)
+        slope = np.abs(self.ladder.best().value) if self.ladder.tops() else 0.0
+        return pooled(levels, np.abs(self.ladder.centre) + slope)
 
     def only(self, columns: np.ndarray) -> Probe:
         """The same probe seen at some outputs, for the price of nothing."""
         noise = tuple((e, sigma[columns]) for e, sigma in self.ladder.noise)
-        return self._with(lambda y: y[columns], noise)
+        return self._with(lambda y: y[columns], noise, lambda sigma: sigma[columns])
 
     def weighted(self, v: Array) -> Probe:
         """The same probe of the scalar <v, phi>; the outputs' roundings add up like independent ones."""
         support = np.flatnonzero(v)
         slope = self.ladder.best().value
         bars = [(e, np.array([norm((v * self.ladder.roundoff(slope, e))[support])])) for e in (-31, -8)]
-        return self._with(lambda y: np.array([inner(v, y)]), tuple(bars))
+        return self._with(lambda y: np.array([inner(v, y)]), tuple(bars), lambda sigma: np.array([norm(v * sigma)]))
 
-    def _with(self, view: Callable[[Array], Array], noise: tuple[tuple[int, Array], ...]) -> Probe:
+    def _with(
+        self,
+        view: Callable[[Array], Array],
+        noise: tuple[tuple[int, Array], ...],
+        of_noise: Callable[[Array], Array],
+    ) -> Probe:
         inside = self.ladder
 
         def path(t: float) -> Array:
-            return view(inside.path(t))
+            e = round(math.log2(abs(t)))
+            if abs(t) != 2.0**e:
+                return view(inside.path(t))
+            inside.sample((e,))
+            return view((inside.plus if t > 0 else inside.minus)[e])
 
         out = Ladder(path=path, centre=view(inside.centre), unit=inside.unit, noise=noise, finest=inside.finest)
         out.plus = {e: view(y) for e, y in inside.plus.items()}
         out.minus = {e: view(y) for e, y in inside.minus.items()}
-        return Probe(self.problem, self.direction, out)
+        return Probe(self.problem, self.direction, out, whole=self, view=of_noise)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,10 +246,20 @@ def picture(probes: list[Probe]) -> Picture:
     typical = bar.max(axis=0)
     size = np.abs(value).max(axis=0)
     floor = np.stack([_floor(p, s) for p, s in zip(probes, slopes, strict=True)]).max(axis=0)
-    resolved = np.isfinite(typical) & ((typical <= TARGET * size) | (typical <= floor))
+    limit = np.maximum(TARGET, NOISY_TARGET * _noise_unit(probes[0], size) ** (2 / 3))
+    resolved = np.isfinite(typical) & ((typical <= limit * size) | (typical <= floor))
     return Picture(
         value=value, bar=bar, resolved=resolved, weight=_weights(typical), tops=np.stack([s.top for s in slopes])
     )
+
+
+def _noise_unit(probe: Probe, size: Array) -> Array:
+    """The forward's measured noise as if it were the roundoff of a dtype, [m]; its own where none was measured."""
+    measured = probe.ladder.noise[-1][1] if probe.ladder.noise else np.zeros_like(size)
+    with np.errstate(all="ignore"):
+        unit = measured / (np.abs(probe.ladder.centre) + size)
+    unit = np.where(np.isfinite(unit), np.minimum(unit, COARSEST), 0.0)
+    return np.maximum(unit, probe.problem.unit)
 
 
 def _floor(probe: Probe, slopes: Slopes) -> Array:
@@ -246,6 +285,7 @@ class Sketch:
     problem: Problem
     rng: np.random.Generator
     safety: float = SAFETY
+    plain: bool = False
 
     def measure(self) -> Iterator[Measurement]:
         """Yield the measurements of every group of inputs, until one is off beyond its bars."""
@@ -277,28 +317,49 @@ class Sketch:
             Probe.along(self.problem, np.where(mask, jitter(self.rng, scale.size) * scale, 0.0))
             for _ in range(DIRECTIONS)
         ]
-        best: list[Measurement] = []
+        tests: list[Measurement] = []
         for stage in range(4):
             for probe in probes:
                 probe.extend(stage)
             seen = picture(probes)
-            tests = self._tests(probes, seen)
-            if isinstance(tests, np.ndarray):
-                return tests
-            best = tests
+            if stage == 0 and self._rounded(probes, seen):
+                for probe in probes:
+                    probe.ladder.sample(UP)
+                seen = picture(probes)
+            found = self._tests(probes, seen)
+            if isinstance(found, np.ndarray):
+                return found
+            tests = found
             worst = max(tests, key=lambda m: m.bars)
-            if seen.share >= COVERED and worst.bars <= self.safety and worst.resolution <= TARGET:
+            agrees = worst.bars <= self.safety
+            if agrees and seen.share >= COVERED and max(m.resolution for m in tests) <= self._wanted(worst):
                 break
-            if stage >= 1 and (self._hopeless(probes, seen) or (seen.share >= COVERED and self._off(worst))):
+            if stage >= 1 and self._hopeless(probes, seen):
                 break
+            if not agrees and (stage >= 1 or seen.share >= COVERED):
+                pursued = self._pursue(probes, seen, tests)
+                if self._off(pursued) and pursued.confirmed:
+                    return [pursued]
             if stage == 2 and not self._drowned(probes, seen):
                 break
-        return self._conclude(probes, picture(probes), best)
+        return self._conclude(probes, picture(probes), tests)
+
+    def _rounded(self, probes: list[Probe], seen: Picture) -> bool:
+        """Whether rounding is what limits the first stage, so that larger steps would see more."""
+        size = np.abs(seen.value).max(axis=0)
+        bar = seen.bar.max(axis=0)
+        floor = np.stack([_floor(p, p.ladder.best()) for p in probes]).max(axis=0)
+        blind = np.isfinite(bar) & (bar > TARGET * size) & (bar <= floor) & (size > 0)
+        return bool(blind.mean() > 1 - COVERED) if blind.size else False
+
+    def _wanted(self, m: Measurement) -> float:
+        return max(TARGET, NOISY_TARGET * float(m.facts.get("unit", 0.0)) ** (2 / 3))
 
     def _hopeless(self, probes: list[Probe], seen: Picture) -> bool:
         """Whether finer steps cannot help: what is unresolved lies at a kink or is flat, and the rest agrees."""
         if seen.resolved.all():
             return False
+        probes[0].ladder.sample(THIRD[-3:])
         around = neighbourhood.survey(probes[0].ladder, resolved=seen.resolved).code[~seen.resolved]
         return bool(np.isin(around, (neighbourhood.KINK,)).all())
 
@@ -310,13 +371,24 @@ class Sketch:
     def _tests(self, probes: list[Probe], seen: Picture) -> list[Measurement] | Bools:
         out = []
         for _ in range(COTANGENTS):
-            v = seen.weight * jitter(self.rng, seen.weight.size)
-            claim = self.problem.vjp(v)
-            lost = ~np.isfinite(claim) & (probes[0].direction != 0)
+            v, claim, lost = self._claim(probes[0], seen)
+            if lost.any() and not self.plain:
+                # A backward in a narrow float may overflow under large weights: then all weigh alike.
+                self.plain = True
+                v, claim, lost = self._claim(probes[0], seen)
             if lost.any():
                 return lost
             out += [self._test(probe, k, seen, v, claim) for k, probe in enumerate(probes)]
         return out
+
+    def _claim(self, probe: Probe, seen: Picture) -> tuple[Array, Array, Bools]:
+        v = self._cotangent(seen)
+        claim = self.problem.vjp(v)
+        return v, claim, ~np.isfinite(claim) & (probe.direction != 0)
+
+    def _cotangent(self, seen: Picture) -> Array:
+        weight = np.sign(seen.weight) if self.plain else seen.weight
+        return weight * jitter(self.rng, weight.size)
 
     def _test(self, probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measurement:
         weighed = np.abs(v) * np.where(v == 0, 0.0, seen.bar[k])
@@ -332,7 +404,7 @@ class Sketch:
             resolved=seen.share,
             code="smooth",
             steps=tuple(2.0 ** float(t) for t in np.unique(seen.tops[k])[:8]),
-            facts=self._powers(terms, bar, scale),
+            facts={**self._powers(terms, bar, scale), "unit": float(np.median(_noise_unit(probe, np.abs(seen.value[k]))))},
         )
 
     def _resolution(self, terms: Array, bar: float, scale: float) -> float:
@@ -362,25 +434,38 @@ class Sketch:
         worst = max(tests, key=lambda m: (m.bars, m.resolution))
         if worst.bars > self.safety:
             return [self._pursue(probes, seen, tests)]
-        around = neighbourhood.survey(probes[0].ladder, resolved=seen.resolved)
-        kinks = np.flatnonzero(around.code == neighbourhood.KINK)
-        out = [self._at_kink(probes[0], around, int(j)) for j in self._some(kinks, 4)]
-        return [*out, self._with_cause(worst, around)]
+        views = [neighbourhood.survey(p.ladder, resolved=seen.resolved) for p in probes]
+        kinks = np.flatnonzero(np.any([v.code == neighbourhood.KINK for v in views], axis=0))
+        out: list[Measurement] = []
+        for j in self._some(kinks, 4):
+            row = self.problem.vjp(_unit(self.problem.centre.size, int(j)))
+            seen_by = [(p, v) for p, v in zip(probes, views, strict=True) if v.code[j] == neighbourhood.KINK]
+            out += [self._at_kink(p, v, int(j), row) for p, v in seen_by]
+        return [*out, self._unless_coarse(self._with_cause(worst, views[0]), probes[0])]
+
+    def _unless_coarse(self, m: Measurement, probe: Probe) -> Measurement:
+        """A staircase with steps coarser than float32's is linear at large steps, and flat: it has no slope to find."""
+        if not probe.ladder.noise:
+            return m
+        ladder = probe.ladder
+        size = np.abs(ladder.centre) + np.abs(ladder.best().value)
+        coarse = (ladder.noise[-1][1] > COARSEST * size) & ladder.still(ladder.levels[-1]) & ~ladder.one_sided()
+        moved = ~np.logical_and.reduce([ladder.still(e) for e in ladder.levels])
+        share = float((coarse & moved).mean())
+        return m if share <= 1 - COVERED else _replace(m, code="staircase", resolved=1 - share)
 
     def _some(self, choices: np.ndarray, count: int) -> np.ndarray:
         return choices if choices.size <= count else self.rng.choice(choices, size=count, replace=False)
 
     def _with_cause(self, m: Measurement, around: neighbourhood.Surroundings) -> Measurement:
         """Name the commonest reason among the outputs that were not resolved."""
-        if m.resolved >= COVERED:
+        if m.resolved >= COVERED and m.resolution <= self._wanted(m):
             return m
-        codes = around.code[(around.code != neighbourhood.SMOOTH)]
-        name = neighbourhood.NAMES[int(np.bincount(codes).argmax())] if codes.size else "unsettled"
-        return _replace(m, code=name)
+        codes = around.code[(around.code != neighbourhood.SMOOTH) & (around.code != neighbourhood.FLAT)]
+        return _replace(m, code=neighbourhood.NAMES[int(np.bincount(codes).argmax())]) if codes.size else m
 
-    def _at_kink(self, probe: Probe, around: neighbourhood.Surroundings, j: int) -> Measurement:
+    def _at_kink(self, probe: Probe, around: neighbourhood.Surroundings, j: int, row: Array) -> Measurement:
         """Hold the slope that the claim gives output j against the interval of one-sided slopes there."""
-        row = self.problem.vjp(_unit(self.problem.centre.size, j))
         terms = _times(row, probe.direction)
         low, high, error = (float(a[j]) for a in (around.low, around.high, around.error))
         return Measurement(
@@ -403,20 +488,76 @@ class Sketch:
         """Find the worst entry behind a mismatch and judge it alone; or judge the sketch where no entry stands out."""
         number = int(np.argmax([m.bars for m in tests])) % len(probes)
         probe = probes[number]
-        v = seen.weight * jitter(self.rng, seen.weight.size)
+        v = self._suspects(probe, self._cotangent(seen))
         total = self._scalar(probe, v)
         if not self._off(total):
             return self._softened(total, tests)
         j = self._output(probe, number, seen, v)
         if j is None:
             return total
-        row = self.problem.vjp(_unit(self.problem.centre.size, j))
-        one = self._settle(probe.only(np.array([j])), inner(row, probe.direction), norm(_times(row, probe.direction)))
-        if one.code in ("kink", "jump", "edge") or not self._off(one):
-            return total
+        cotangent = _unit(self.problem.centre.size, j)
+        row = self.problem.vjp(cotangent)
+        one = self._settle(
+            probe.only(np.array([j])),
+            inner(row, probe.direction),
+            norm(_times(row, probe.direction)),
+            own=lambda: self._own_error(cotangent, probe.direction),
+        )
+        if not self._off(one):
+            # Each output alone is right, so backward is not linear; unless that output cannot be judged at all.
+            clear = one.code in ("smooth", "flat")
+            return total if clear else _replace(one, confirmed=False, place=self._place(None, j))
+        if one.code not in ("smooth", "flat") or not self._additive(probes, number, j, one):
+            return _replace(one, confirmed=False, code=one.code if one.code != "smooth" else "kink", value=np.nan)
+        return self._entry_or(one, probe, j, row)
+
+    def _suspects(self, probe: Probe, v: Array) -> Array:
+        """The cotangent of the outputs that stand still, where these alone get a gradient; else of all.
+
+        A quantiser's outputs that happen to jump along this line would hide those that do not.
+        """
+        still = np.logical_and.reduce([probe.ladder.still(e) for e in probe.ladder.levels if e <= ROUNDED])
+        alone = np.where(still, v, 0.0)
+        if not alone.any() or still.all():
+            return v
+        claimed = inner(self.problem.vjp(alone), probe.direction)
+        rounding = AMPLIFICATION * norm(alone * probe.ladder.roundoff(np.zeros_like(v), -8)) * 2.0**8
+        return alone if abs(claimed) > self.safety * rounding else v
+
+    def _entry_or(self, one: Measurement, probe: Probe, j: int, row: Array) -> Measurement:
+        """The worst entry of a row that is off; the row itself where no entry is off by itself."""
         i = self._input(probe, j, row)
         entry = self.entry(i, j, float(row[i]))
-        return entry if self._off(entry) or entry.code == "flat" else _replace(one, place=self._place(None, j))
+        found = entry if self._off(entry) else _replace(one, place=self._place(None, j))
+        size = float(sizes(self.problem.x, self.problem.parts)[i]) if found is entry else 1.0
+        facts = {"row": norm(_times(row, probe.direction)) / size, "flat": _flat_share(probe)}
+        return _replace(found, facts={**found.facts, **facts})
+
+    def _additive(self, probes: list[Probe], number: int, j: int, one: Measurement) -> bool:
+        """D(d + e) = D(d) + D(e) for two directions, else the point is a kink that no line through it shows.
+
+        The median of tied elements is such: its slope exists along every line, and is linear in none.
+        """
+        d, e = probes[number], probes[(number + 1) % len(probes)]
+        both = Probe.along(self.problem, d.direction + e.direction)
+        top = int(d.only(np.array([j])).ladder.best().top[0])
+        both.ladder.sample((top, top - 1, top - 2))
+        ladders = [p.only(np.array([j])).ladder for p in (both, d, e)]
+        slopes = [ladder.best() for ladder in ladders]
+        values = [float(s.value[0]) for s in slopes]
+        apart = abs(values[0] - values[1] - values[2])
+        limit = self.safety * sum(float(s.bar[0]) for s in slopes)
+        return apart <= max(limit, 0.1 * abs(one.analytic - one.value))
+
+    def _own_error(self, v: Array, direction: Array) -> float:
+        """How far the claim <vjp(v), d> itself scatters when x moves by a few roundings: its condition and rounding."""
+        here = inner(self.problem.vjp(v), direction)
+        wiggle = 8 * self.problem.unit
+        there = []
+        for _ in range(3):
+            x = self.problem.x * (1 + wiggle * self.rng.uniform(-1, 1, self.problem.x.size))
+            there.append(abs(inner(self.problem.vjp_at(x, v), direction) - here))
+        return 4 * max(there)
 
     def _softened(self, total: Measurement, tests: list[Measurement]) -> Measurement:
         """A mismatch that does not come back with another cotangent is the measure of our own error."""
@@ -426,7 +567,12 @@ class Sketch:
     def _scalar(self, probe: Probe, v: Array) -> Measurement:
         claim = self.problem.vjp(v)
         terms = _times(claim, probe.direction)
-        return self._settle(probe.weighted(v), inner(claim, probe.direction), norm(terms))
+        return self._settle(
+            probe.weighted(v),
+            inner(claim, probe.direction),
+            norm(terms),
+            own=lambda: self._own_error(v, probe.direction),
+        )
 
     def _output(self, probe: Probe, number: int, seen: Picture, v: Array) -> int | None:
         """Halve the outputs towards the largest mismatch in error bars: one backward a step, no forward."""
@@ -475,18 +621,38 @@ class Sketch:
         step[i] = float(sizes(self.problem.x, self.problem.parts)[i])
         probe = Probe.along(self.problem, step).only(np.array([j]))
         probe.extend(0)
-        m = self._settle(probe, claim * step[i], abs(claim * step[i]))
+        cotangent = _unit(self.problem.centre.size, j)
+        m = self._settle(probe, claim * step[i], abs(claim * step[i]), own=lambda: self._own_error(cotangent, step))
         return _rescaled(_replace(m, place=self._place(i, j)), 1 / float(step[i]))
 
-    def _settle(self, probe: Probe, claim: float, size: float) -> Measurement:
-        """Climb until a scalar claim agrees, or its mismatch is confirmed by another window, or steps run out."""
+    def _settle(self, probe: Probe, claim: float, size: float, *, own: Callable[[], float]) -> Measurement:
+        """Climb until a scalar claim agrees, or its mismatch is confirmed by another window, or steps run out.
+
+        Before a mismatch counts: finer steps must not contradict it, and it must stand above the claim's `own` error
+        and above the rounding of the function's values around the point.
+        """
         m = self._scalar_at(probe, claim, size)
         for stage in range(1, 4):
-            if (m.bars <= self.safety and m.resolution <= TARGET) or (m.confirmed and m.code == "smooth"):
+            if m.bars <= self.safety and m.resolution <= TARGET:
                 return m
+            if m.confirmed and m.code in ("smooth", "flat"):
+                probe.ladder.sample((*FINE, *((-1, 0, 2) if m.code == "flat" else ())))
+                m = self._widened(self._scalar_at(probe, claim, size), probe, own())
+                if m.confirmed or m.bars <= self.safety:
+                    return m
             probe.extend(stage)
             m = self._scalar_at(probe, claim, size)
-        return m
+        return self._widened(m, probe, own())
+
+    def _widened(self, m: Measurement, probe: Probe, own: float) -> Measurement:
+        """The error bar with the claim's own error, and the rounding of the largest value nearby."""
+        ladder = probe.ladder
+        near = [abs(float(side[e][0] - ladder.centre[0])) for side in (ladder.plus, ladder.minus) for e in ladder.levels]
+        swing = max((x for x in near if np.isfinite(x)), default=0.0)
+        rounding = AMPLIFICATION * ROUNDING * ladder.unit * swing / max(m.steps[0], 2.0**-8)
+        error = m.error + own + rounding
+        gap = abs(m.analytic - m.value)
+        return _replace(m, error=error, confirmed=m.confirmed and gap > self.safety * error)
 
     def _scalar_at(self, probe: Probe, claim: float, size: float) -> Measurement:
         ladder = probe.ladder
@@ -508,7 +674,9 @@ class Sketch:
             code=code,
             steps=(2.0**top, 2.0 ** (top - 2)),
             interval=(float(around.low[0]), float(around.high[0])) if kink else None,
-            confirmed=kink or (code == "flat" and claim != 0) or _confirmed(w.tops, w.value[:, 0], w.bar[:, 0], claim),
+            confirmed=bool(
+                kink or (code == "flat" and claim != 0) or _confirmed(w.tops, w.value[:, 0], w.bar[:, 0], claim)
+            ),
         )
 
     def _place(self, i: int | None, j: int | None) -> Place:
@@ -558,6 +726,11 @@ def _confirmed(tops: tuple[int, ...], value: Array, bar: Array, claim: float) ->
         return False
     others = [k for k in order[1:] if abs(tops[k] - tops[first]) >= 2]
     return any(bar[k] <= 0.3 * gap and abs(value[k] - value[first]) <= 0.1 * gap for k in others)
+
+
+def _flat_share(probe: Probe) -> float:
+    """Share of the outputs that do not move at the first stage's steps."""
+    return float(probe.ladder.still(FIRST[0]).mean())
 
 
 def _times(claim: Array, direction: Array) -> Array:
