@@ -83,8 +83,8 @@ FUNCTIONAL = (
     spec("batch_norm", batch_norm, x("b c"), x("c", "weight"), x("c", "bias"), dims={"b": Dim(lo=2)}),
     spec(
         "cross_entropy",
-        functional.cross_entropy,
-        x("b c", "input"),
+        cross_entropy,
+        x("b c"),
         label("b", "c"),
         kwargs={"label_smoothing": (0.0, 0.1)},
     ),
