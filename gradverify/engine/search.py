@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 from unittest.mock import patch
@@ -15,6 +15,7 @@ from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.strategies import SearchStrategy
 
+from gradverify.cases.pins import Pins
 from gradverify.records.case import Case
 from gradverify.records.verdict import Outcome, Verdict
 
@@ -24,6 +25,9 @@ SHRINKS = 150
 
 Judge = Callable[[Case], Verdict | None]
 """The verdict on a case; None where the spec's `where`, or the op for good reason, refuses it."""
+
+Draw = Callable[[Pins | None], SearchStrategy[Case]]
+"""The strategy of the cases that share some pins; None: of all cases."""
 
 
 @dataclass(slots=True)
@@ -57,16 +61,22 @@ class _Search:
     examples: int
     deadline: float | None
     found: Found = field(default_factory=Found)
+    spent: int = 0
     memory: dict[str, Verdict | None] = field(default_factory=dict)
 
     def try_case(self, case: Case) -> None:
         if self.found.failing is not None:
             self._shrinking(case)
             return
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise _Enough("max-time")
-        if len(self.found.verdicts) - self.found.redrawn >= self.examples:
+        if self.spent >= self.examples:
             raise _Enough("examples")
+        self.try_swept(case)
+        self.spent += 1
+
+    def try_swept(self, case: Case) -> None:
+        """Judge a case on top of the examples."""
+        if self._late():
+            raise _Enough("max-time")
         verdict = self._judged(case)
         if verdict is None:
             self.found.invalid += 1
@@ -85,12 +95,15 @@ class _Search:
         known = case.id in self.memory
         if not known:
             self.found.shrinks += 1
-            if self.found.shrinks > SHRINKS or (self.deadline is not None and time.monotonic() > self.deadline):
+            if self.found.shrinks > SHRINKS or self._late():
                 return
         verdict = self._judged(case)
         if verdict is not None and _fails(verdict) and verdict.code == self.found.failing.code:
             self.found.failing = verdict
             _stop()
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
 
     def _judged(self, case: Case) -> Verdict | None:
         if case.id not in self.memory:
@@ -103,19 +116,25 @@ def _fails(verdict: Verdict) -> bool:
 
 
 def search(
-    strategy: SearchStrategy[Case],
+    draw: Draw,
     judge: Judge,
     *,
-    pinned: Sequence[Case],
+    pinned: Sequence[Case] = (),
+    swept: Sequence[tuple[Case, Pins]] = (),
     examples: int,
     seed: int,
     deadline: float | None,
 ) -> Found:
-    """Judge the pinned cases, then drawn ones until `examples` are judged or one fails; a drawn failure is shrunk."""
+    """Judge the pinned cases, the swept ones, then drawn ones until `examples` are judged or one fails.
+
+    A drawn failure is shrunk, a swept one among the cases that share its pins. Swept cases come on top of `examples`.
+    """
     state = _Search(judge=judge, examples=examples, deadline=deadline)
     try:
         _try_pinned(pinned, state)
-        _run(strategy, state, seed)
+        for case, pins in swept:
+            _try_swept(case, pins, state, draw, seed)
+        _run(draw(None), state, seed, examples)
     except _Enough as why:
         state.found.stopped_because = str(why)
     except Unsatisfiable:
@@ -128,16 +147,25 @@ def search(
 def _try_pinned(pinned: Sequence[Case], state: _Search) -> None:
     """Pinned cases come first and are never shrunk."""
     for case in pinned:
-        try:
+        with suppress(UnsatisfiedAssumption):
             state.try_case(case)
-        except UnsatisfiedAssumption:
-            continue
 
 
-def _run(strategy: SearchStrategy[Case], state: _Search, seed: int) -> None:
+def _try_swept(case: Case, pins: Pins, state: _Search, draw: Draw, seed: int) -> None:
+    """Where nothing that shares the pins fails likewise, the swept case stays the smallest."""
+    try:
+        with suppress(UnsatisfiedAssumption):
+            state.try_swept(case)
+    except _Wrong:
+        with suppress(Unsatisfiable):
+            _run(draw(pins), state, seed, SHRINKS)
+        raise
+
+
+def _run(strategy: SearchStrategy[Case], state: _Search, seed: int, examples: int) -> None:
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=max(state.examples, 1),
+        max_examples=max(examples, 1),
         database=None,
         deadline=None,
         derandomize=False,
@@ -158,8 +186,9 @@ def _run(strategy: SearchStrategy[Case], state: _Search, seed: int) -> None:
 
 @contextmanager
 def _steady() -> Iterator[None]:
-    """Hypothesis mixes the literals of the modules it finds loaded into what it draws; an unrelated edit of the user's
-    code would then change the cases. Nothing of the kind while we draw.
+    """No case depends on what else is loaded: Hypothesis mixes the literals of modules into what it draws.
+
+    An unrelated edit of the user's code would then change the cases.
     """
     with patch.object(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None):
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 
@@ -10,8 +11,10 @@ import msgspec
 import torch
 
 from gradverify.autodiff.calling import Clock
+from gradverify.cases.pins import Pins
 from gradverify.cases.signatures import resolved
 from gradverify.cases.strategies import allowed, cases, pinned
+from gradverify.cases.sweep import spread, sweep
 from gradverify.checks import CHECKS
 from gradverify.diagnosis.explain import explain
 from gradverify.engine.search import Found, search
@@ -28,6 +31,9 @@ from gradverify.records.verdict import Cases, Outcome, Result, Verdict
 
 FEW = {"purity": 10, "repeat": 10}
 """Claims whose answer hardly depends on the values: this many cases are as good as more."""
+
+WHOLE = 20
+"""From so many examples the sweep is run whole; with fewer, that share of it."""
 
 FINE = "float64"
 
@@ -85,18 +91,24 @@ class _Trial:
         if reason:
             return self._skip(reason)
         began, op = time.perf_counter(), Clock.seconds
+        seed = seed_of(self.plan.seed, self.spec.name, self.claim, self.device, self.dtype)
         found = search(
-            cases(self.spec, self.claim, dtype=self.dtype, device=self.device),
+            lambda pins: cases(self.spec, self.claim, dtype=self.dtype, device=self.device, pins=pins),
             self._judge,
             pinned=pinned(self.spec, self.claim, dtype=self.dtype, device=self.device),
+            swept=self._swept(seed),
             examples=min(self.plan.examples, FEW.get(self.claim, self.plan.examples)),
-            seed=seed_of(self.plan.seed, self.spec.name, self.claim, self.device, self.dtype),
+            seed=seed,
             deadline=self.deadline,
         )
         result = self._concluded(found)
         total, op = time.perf_counter() - began, Clock.seconds - op
         seconds = {"op": op, "judging": max(self.judging - op, 0.0), "generation": max(total - self.judging, 0.0)}
         return msgspec.structs.replace(result, seconds=seconds)
+
+    def _swept(self, seed: int) -> tuple[tuple[Case, Pins], ...]:
+        every = sweep(self.spec, self.claim, dtype=self.dtype, device=self.device, seed=seed)
+        return spread(every, max(math.ceil(len(every) * self.plan.examples / WHOLE), 1))
 
     def _not_applicable(self) -> str:
         if self.device.startswith("cuda") and not torch.cuda.is_available():
@@ -218,6 +230,6 @@ def _expected(spec: Spec, result: Result) -> Result:
         summary = f"xfail {hit!r} ({keys[hit]}) passes: remove it"
         finding = Finding(code="GV199", summary=summary, location=spec.source)
         return msgspec.structs.replace(result, outcome=Outcome.FAIL, code="GV199", reason=summary, finding=finding)
-    return msgspec.structs.replace(result, outcome=Outcome.SKIP, reason=f"xfail {hit}: {keys[hit]}", xfailed=result.code)
-
-
+    return msgspec.structs.replace(
+        result, outcome=Outcome.SKIP, reason=f"xfail {hit}: {keys[hit]}", xfailed=result.code
+    )

@@ -1,0 +1,307 @@
+"""What no random draw may be left to meet: special values, sizes at the edge, masks and layouts, each in a case."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeVar
+
+import msgspec
+from torch import Tensor
+
+from gradverify.cases import layouts, regimes, shapes, sizes, strategies
+from gradverify.cases.materialise import materialise
+from gradverify.cases.pins import Pins
+from gradverify.cases.strategies import Plan
+from gradverify.errors import SpecError
+from gradverify.records.case import Case, Scalar, Sizes
+from gradverify.records.spec import Arg, Spec
+
+T = TypeVar("T")
+
+CAP = 40
+"""Most cases of one claim; more are thinned evenly."""
+
+COMBINATIONS = 8
+"""Most combinations of keyword values, unless one keyword alone has more values."""
+
+SPECIAL = ("zeros", "ties", "bounds", "saturated", "shifted")
+SCALES = ("scaled 1e-6", "scaled 1e+6")
+MEMORY = ("transposed", "sliced", "expanded")
+
+SMALL = 3
+"""Size of a letter that nothing is asked of; the next letters take the next sizes: two that are swapped show."""
+
+ATTEMPTS = 64
+"""Seeds tried for values that a regime gives by chance only."""
+
+Labelled = Iterator[tuple[str, Pins]]
+
+
+def sweep(
+    spec: Spec, claim: str, *, dtype: str = "float64", device: str = "cpu", seed: int = 0
+) -> tuple[tuple[Case, Pins], ...]:
+    """The cases of a claim that come before the drawn ones, each with what makes it special. Nothing is drawn.
+
+    Empty for claims whose answer hardly depends on the case, and where `inputs=` or a strategy gives the values.
+    Raises SpecError where the spec contradicts itself.
+    """
+    if claim not in _SWEEPS or spec.inputs is not None or any(a.strategy is not None for a in spec.args):
+        return ()
+    plan = strategies.plan_of(spec, claim, dtype, device)
+    combinations = keywords(spec)
+    found: dict[Case, Pins] = {}
+    for place, (label, pins) in enumerate(spread(tuple(_SWEEPS[claim](plan)), CAP)):
+        offered = [pins.kwargs] if pins.kwargs else _rotated(combinations, place)
+        case = _best(plan, pins, offered)
+        if case is not None:
+            found.setdefault(_seeded(spec, case, f"{seed}/{spec.name}/{claim}/{label}"), _with(pins, case))
+    return tuple(found.items())
+
+
+def spread(items: Sequence[T], count: int) -> tuple[T, ...]:
+    """At most `count` of the items, evenly spread, in order."""
+    count = min(count, len(items))
+    return tuple(items[i * len(items) // count] for i in range(count))
+
+
+def keywords(spec: Spec) -> list[Mapping[str, Scalar]]:
+    """Combinations of the documented values in which each value of each keyword occurs: all where these are few."""
+    columns = list(spec.kwargs.values())
+    total = math.prod(map(len, columns))
+    longest = max(map(len, columns), default=1)
+    # One diagonal has every value; what room is left goes to combinations from all over.
+    rows = [tuple(c[i % len(c)] for c in columns) for i in range(longest if total > COMBINATIONS else 0)]
+    count = max(COMBINATIONS - len(rows), 0)
+    # A product is never listed whole: eleven keywords of two values are 2048 combinations, and twenty a million.
+    rows += [_row(columns, i * total // min(count, total)) for i in range(min(count, total))]
+    return [dict(zip(spec.kwargs, row, strict=True)) for row in rows]
+
+
+def _row(columns: Sequence[Sequence[Scalar]], number: int) -> tuple[Scalar, ...]:
+    row = []
+    for column in reversed(columns):
+        number, place = divmod(number, len(column))
+        row.append(column[place])
+    return tuple(reversed(row))
+
+
+def _rotated(items: list[T], by: int) -> list[T]:
+    by %= len(items)
+    return items[by:] + items[:by]
+
+
+def _with(pins: Pins, case: Case) -> Pins:
+    return replace(pins, kwargs=dict(case.kwargs))
+
+
+def _values(plan: Plan) -> Labelled:
+    """Forward and vjp: each special regime of each argument, all scaled, each keyword, each optional one absent."""
+    for place, combination in enumerate(keywords(plan.spec)):
+        yield f"plain {place}", Pins(kwargs=combination)
+    for arg in plan.spec.args:
+        for word in _special(arg, plan.dtype):
+            yield f"{arg.name} {word}", Pins(regimes={arg.name: word})
+            if word == "zeros" and arg.domain.kind == "real":
+                yield f"{arg.name} zeros {_ALL}", Pins(regimes={arg.name: word})
+    for scale in SCALES:
+        able = {a.name: scale for a in plan.spec.args if scale in regimes.regimes(a.domain, plan.dtype)}
+        if able:
+            yield scale, Pins(regimes=able)
+    yield from _absent(plan)
+    yield from _broadcast(plan)
+
+
+def _special(arg: Arg, dtype: str) -> tuple[str, ...]:
+    offered = dict.fromkeys(regimes.regimes(arg.domain, dtype))
+    interval = arg.domain.kind in ("real", "positive")
+    return tuple(r for r in offered if (r in SPECIAL if interval else r not in ("normal", "ramp")))
+
+
+def _absent(plan: Plan) -> Labelled:
+    for arg in plan.spec.args:
+        if arg.optional:
+            yield f"{arg.name} absent", Pins(regimes={arg.name: regimes.ABSENT})
+
+
+def _broadcast(plan: Plan) -> Labelled:
+    for arg in plan.spec.args:
+        ones: dict[str, Sizes] = {}
+        for axis in shapes.parse(arg.shape, arg.name):
+            if axis.broadcast and axis.kind == "variadic":
+                ones |= {axis.key: (2,), f"{arg.name}#{axis.key}": (1,)}
+            elif axis.broadcast:
+                ones[f"{arg.name}#{axis.key}"] = 1
+        if ones:
+            yield f"{arg.name} broadcast", Pins(dims=ones)
+
+
+def _edges(plan: Plan) -> Labelled:
+    """Edges: each letter in turn at 0, 1, its bounds and about its blocks; then all letters at 0, and all at 1."""
+    extremes: dict[int, dict[str, Sizes]] = {0: {}, 1: {}}
+    for name, several in plan.sizes.variadic.items():
+        if several:
+            yield f"{name} scalar", Pins(dims={name: ()})
+        for size in edge_sizes(plan, name):
+            yield f"{name} {size}", Pins(dims={name: (size,) if several else size})
+            if size in extremes:
+                extremes[size][name] = (size,) if several else size
+    for size, dims in extremes.items():
+        if dims:
+            yield f"all {size}", Pins(dims=dims)
+
+
+def edge_sizes(plan: Plan, name: str) -> tuple[int, ...]:
+    """The sizes of a letter to sweep: 0, 1, bounds, both sides of each block of its own, or one above usual blocks."""
+    dim, offered = plan.sizes.dims[name], plan.sizes.edges[name]
+    if dim.choices is not None or dim.around:
+        return offered
+    wanted = (0, 1, dim.lo, dim.hi, *(block + 1 for block in sizes.BLOCKS))
+    return tuple(n for n in offered if n in wanted)
+
+
+def _masks(plan: Plan) -> Labelled:
+    """Partial: every mask of few arguments; of many, one alone and all but one; and each output unused."""
+    names = plan.spec.differentiable()
+    counts = range(1, len(names) + 1) if len(names) <= 3 else (1, len(names) - 1, len(names))
+    for mask in (m for k in counts for m in itertools.combinations(names, k)):
+        yield f"mask {mask}", Pins(differentiate=mask)
+    for place in range(strategies.WORDS - 1):
+        words = tuple("unused" if i == place else "contiguous" for i in range(strategies.WORDS))
+        yield f"unused {place}", Pins(cotangents=words)
+    yield from _absent(plan)
+
+
+def _memory(plan: Plan) -> Labelled:
+    """Layout: each argument in turn in each layout that its shape has, then the cotangents in each."""
+    case = _best(plan, Pins(), keywords(plan.spec))
+    if case is None:
+        return
+    for arg in plan.spec.args:
+        offered = strategies.offered_layouts(plan.spec, arg, shapes.shape_of(arg, dict(case.dims)))
+        for word in (w for w in MEMORY if w in offered):
+            yield f"{arg.name} {word}", Pins(layouts={arg.name: word})
+    for word in (*MEMORY, layouts.STRIDE_ZERO):
+        yield f"cotangent {word}", Pins(cotangents=(word,))
+
+
+_SWEEPS: Mapping[str, Callable[[Plan], Labelled]] = MappingProxyType(
+    {"forward": _values, "vjp": _values, "edges": _edges, "partial": _masks, "layout": _memory}
+)
+
+
+def _best(plan: Plan, pins: Pins, offered: Sequence[Mapping[str, Scalar]]) -> Case | None:
+    """The first case that `where` accepts, else the first at all: the engine counts what `where` refuses.
+
+    None where no sizes fit the pins.
+    """
+    refused = None
+    for kwargs, dims in itertools.product(offered, _candidates(plan, pins)):
+        case = _case(plan, pins, dims, kwargs)
+        if strategies.allowed(plan.spec, case):
+            return case
+        refused = refused or case
+    return refused
+
+
+def _case(plan: Plan, pins: Pins, dims: Mapping[str, Sizes], kwargs: Mapping[str, Scalar]) -> Case:
+    words = dict(pins.regimes) | strategies.repeated(pins.layouts)
+    present = tuple(n for n in plan.spec.differentiable() if words.get(n) != regimes.ABSENT)
+    return strategies.case_of(
+        plan,
+        dims=dims,
+        kwargs=kwargs,
+        layouts=tuple(pins.layouts.items()),
+        values=tuple(words.items()),
+        differentiate=present if pins.differentiate is None else pins.differentiate,
+        cotangents=pins.cotangents,
+    )
+
+
+def _candidates(plan: Plan, pins: Pins) -> Iterator[dict[str, Sizes]]:
+    """Small sizes around the pinned ones: rising and falling from letter to letter, then all the same.
+
+    First those with which nothing is empty that is not pinned to be.
+    """
+    count = len(plan.sizes.variadic)
+    rising = [SMALL + i for i in range(count)]
+    wanted = (rising, rising[::-1], *([n] * count for n in (4, 3, 2, 1)))
+    sized = (_sized(plan, pins, dict(zip(plan.sizes.variadic, w, strict=True))) for w in wanted)
+    emptied: list[dict[str, Sizes]] = []
+    for dims in sized:
+        if not _fits(plan, dims):
+            continue
+        if any(_elements(a, dims) == 0 for a in plan.spec.args):
+            emptied.append(dims)
+        else:
+            yield dims
+    yield from emptied
+
+
+def _sized(plan: Plan, pins: Pins, wanted: Mapping[str, int]) -> dict[str, Sizes]:
+    dims: dict[str, Sizes] = dict(pins.dims)
+    for name, several in plan.sizes.variadic.items():
+        if name in dims:
+            continue
+        options = plan.sizes.ordinary[name]
+        if several:
+            dims[name] = sizes.fitting(name, ((), (_nearest(options, 2),)), plan.sizes, known=dims)[-1]
+        else:
+            dims[name] = _nearest(sizes.fitting(name, options, plan.sizes, known=dims), wanted[name])
+    for arg in plan.spec.args:
+        for axis in shapes.parse(arg.shape, arg.name):
+            if axis.broadcast:
+                dims.setdefault(f"{arg.name}#{axis.key}", shapes.axis_size(axis, dims))
+    return dims
+
+
+def _nearest(options: Sequence[int], wanted: int) -> int:
+    return min(options, key=lambda n: (n < 2, abs(n - wanted), n))
+
+
+def _fits(plan: Plan, dims: Mapping[str, Sizes]) -> bool:
+    """Whether no size is negative, and no tensor larger than the cap or than what the least sizes ask for."""
+    least: dict[str, Sizes] = dict(plan.sizes.least)
+    room = max(sizes.MAX_ELEMENTS, *(_elements(a, least) or 0 for a in plan.spec.args))
+    return all((n := _elements(a, dims)) is not None and n <= room for a in plan.spec.args)
+
+
+def _elements(arg: Arg, dims: Mapping[str, Sizes]) -> int | None:
+    try:
+        return math.prod(shapes.shape_of(arg, dims))
+    except (SpecError, ZeroDivisionError):
+        return None
+
+
+def _seeded(spec: Spec, case: Case, label: str) -> Case:
+    """The case with a seed of its own: for zeros the first that gives all, or some, as the label asks."""
+    seeds = (_hash(f"{label}/{i}") for i in range(ATTEMPTS))
+    able = (msgspec.structs.replace(case, seed=s) for s in seeds)
+    zeros = [n for n, word in case.values if word == "zeros" and spec.arg(n).domain.kind == "real"]
+    if not zeros:
+        return next(able)
+    wanted = _all_zero if label.endswith(_ALL) else _single_zero
+    first, *others = able
+    return next((c for c in (first, *others) if wanted(materialise(spec, c).primals[zeros[0]])), first)
+
+
+_ALL = "everywhere"
+
+
+def _all_zero(tensor: Tensor | None) -> bool:
+    return tensor is not None and not bool(tensor.any())
+
+
+def _single_zero(tensor: Tensor | None) -> bool:
+    """Whether some line along the last axis has one zero: two hide what each would show."""
+    if tensor is None or tensor.ndim == 0:
+        return True
+    return bool(((tensor == 0).sum(-1) == 1).any())
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % strategies.SEEDS
