@@ -141,18 +141,20 @@ def _broadcast(plan: Plan) -> Labelled:
 
 
 def _edges(plan: Plan) -> Labelled:
-    """Edges: each letter in turn at 0, 1, its bounds and about its blocks; then all letters at 0, and all at 1."""
-    extremes: dict[int, dict[str, Sizes]] = {0: {}, 1: {}}
+    """Edges: each letter in turn, and all, at 0 and 1; then at its bounds and about its blocks, thinned to the cap."""
+    extremes: list[tuple[str, Pins]] = []
+    blocks: list[tuple[str, Pins]] = []
+    together: dict[int, dict[str, Sizes]] = {0: {}, 1: {}}
     for name, several in plan.sizes.variadic.items():
         if several:
-            yield f"{name} scalar", Pins(dims={name: ()})
+            extremes.append((f"{name} scalar", Pins(dims={name: ()})))
         for size in edge_sizes(plan, name):
-            yield f"{name} {size}", Pins(dims={name: (size,) if several else size})
-            if size in extremes:
-                extremes[size][name] = (size,) if several else size
-    for size, dims in extremes.items():
-        if dims:
-            yield f"all {size}", Pins(dims=dims)
+            pinned: Sizes = (size,) if several else size
+            (extremes if size < 2 else blocks).append((f"{name} {size}", Pins(dims={name: pinned})))
+            if size < 2:
+                together[size][name] = pinned
+    extremes += [(f"all {size}", Pins(dims=dims)) for size, dims in together.items() if dims]
+    yield from (*extremes, *spread(blocks, max(CAP - len(extremes), 0)))
 
 
 def edge_sizes(plan: Plan, name: str) -> tuple[int, ...]:
