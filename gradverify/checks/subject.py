@@ -15,6 +15,7 @@ from gradverify.autodiff.calling import Called
 from gradverify.autodiff.products import Tape
 from gradverify.cases import materialise
 from gradverify.checks.flat import Array, flat
+from gradverify.errors import OpError
 from gradverify.numerics.comparison import rounding_bar, through_float32, worst_gap
 from gradverify.numerics.noise import unit_roundoff
 from gradverify.records.case import Case, Point
@@ -138,14 +139,38 @@ def scatter(base: Array, moved: Sequence[Array]) -> Array:
 def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: Gradients) -> dict[str, Array]:
     """Error bars of a gradient computed in another order: its scatter when inputs and cotangents move by roundings."""
     again = [_moved_gradients(subject, cotangents, draw) for draw in range(DRAWS)]
+    ordinary = _ordinary_size(subject, cotangents)
     out = {}
     for name, grad in grads.items():
         if grad is not None:
             base = flat(grad)
             moved = [flat(a[name]) for a in again if a.get(name) is not None]  # type: ignore[arg-type]
             terms = sum(u.numel() for u in cotangents if u is not None)
-            out[name] = rounding_bar(base, scatter(base, moved or [base]), unit=subject.unit, terms=terms)
+            bar = rounding_bar(base, scatter(base, moved or [base]), unit=subject.unit, terms=terms)
+            out[name] = bar + rounding_bar(0 * base + ordinary.get(name, 0.0), 0 * base, unit=subject.unit, terms=terms)
     return out
+
+
+def _ordinary_size(subject: Subject, cotangents: Sequence[Tensor | None]) -> dict[str, float]:
+    """The largest entry of each gradient where the inputs are scaled down to 1: the size of the terms that cancel.
+
+    In saturation a gradient is what rounding leaves of terms that it does not show: by luck the same thrice.
+    """
+    primals = dict(subject.point.primals)
+    large = False
+    for name in subject.point.differentiate:
+        t = primals[name]
+        top = float(t.abs().max()) if t is not None and t.numel() else 0.0
+        if t is not None and top > 1 and np.isfinite(top):
+            primals[name], large = t / top, True
+    if not large:
+        return {}
+    try:
+        grads = subject.record(point=replace(subject.point, primals=primals)).vjp(cotangents)
+    except OpError:
+        return {}
+    tops = {n: float(g.abs().max()) for n, g in grads.items() if g is not None and g.numel()}
+    return {n: t for n, t in tops.items() if np.isfinite(t)}
 
 
 def _moved_gradients(subject: Subject, cotangents: Sequence[Tensor | None], draw: int) -> Gradients:

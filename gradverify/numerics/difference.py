@@ -26,7 +26,7 @@ SECOND = (-3, -4, -5, -6, -7, -11, -12)
 THIRD = (-1, -2, -13, -14, -18, -19, -20, -24, -25, -26, -29, -30, -31)
 UP = (4, 3, 2)
 """Where rounding and not curvature limits the first stage: inputs much smaller than what they are added to."""
-FINE = (-20, -21, -22)
+FINE = (-18, -19, -20, -26, -27, -28)
 """A slope that is held against a claim must not change below: coarser windows may agree on a function that has
 saturated."""
 CLIMB = (0, 2, 3, 4, 8, 9, 10, 18, 19, 20, 30, 31, 32, 42, 43, 44)
@@ -85,6 +85,7 @@ class Ladder:
     finest: int = -31
     plus: dict[int, Array] = field(default_factory=dict)
     minus: dict[int, Array] = field(default_factory=dict)
+    _best: tuple[tuple[int, int], Slopes] | None = None
 
     def sample(self, exponents: Iterable[int]) -> None:
         """Evaluate phi at +-2^e for every new exponent: two forwards a level."""
@@ -155,6 +156,12 @@ class Ladder:
 
     def best(self) -> Slopes:
         """For each output the window with the least bar."""
+        state = (len(self.plus), len(self.noise))
+        if self._best is None or self._best[0] != state:
+            self._best = (state, self._least())
+        return self._best[1]
+
+    def _least(self) -> Slopes:
         w = self.windows()
         pick = np.argmin(w.bar, axis=0)
         column = np.arange(pick.size)
