@@ -17,6 +17,8 @@ Array = npt.NDArray[np.float64]
 def array(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> Array:
     """The tensors one after the other, [n] float64; a missing one is zeros of its like."""
     pieces = [np.zeros(t.numel()) if g is None else flat(g) for g, t in zip(tensors, like, strict=True)]
+    if len(pieces) == 1:
+        return pieces[0].copy()
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
 
@@ -26,10 +28,10 @@ def flat(t: Tensor) -> Array:
 
 
 def tensors(vector: Array, like: Sequence[Tensor]) -> list[Tensor]:
-    """The inverse of `array`: contiguous tensors of the shapes, dtypes and devices of `like`, fresh in memory."""
+    """The inverse of `array`: contiguous tensors of the shapes, dtypes and devices of `like`, views where they can be."""
     out, start = [], 0
     for t in like:
-        piece = torch.from_numpy(np.ascontiguousarray(vector[start : start + t.numel()]).copy())
+        piece = torch.from_numpy(vector[start : start + t.numel()])
         out.append(piece.reshape(t.shape).to(device=t.device, dtype=t.dtype))
         start += t.numel()
     return out

@@ -119,13 +119,13 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
         except OpError:
             return np.full(centre.shape, np.nan)
 
-    centre = forward(x)
+    centre = forward(x.copy())
     return Problem(
         x=x,
         parts=flat.parts(leaves),
         outputs=flat.parts({str(i): tape.outputs[i] for i in tape.active}),
         centre=centre,
-        rerun=_difference(forward(x), centre),
+        rerun=_difference(forward(x.copy()), centre),
         forward=nearby,
         vjp=lambda v: pulled(tape, v),
         vjp_at=vjp_at,

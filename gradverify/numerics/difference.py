@@ -162,11 +162,31 @@ class Ladder:
         return self._best[1]
 
     def _least(self) -> Slopes:
+        if self.centre.size > CHUNK:
+            parts = [self.cut(c).best() for c in chunks(self.centre.size)]
+            return Slopes(**{f: np.concatenate([getattr(p, f) for p in parts]) for f in ("value", "bar", "kink", "top")})
         w = self.windows()
         pick = np.argmin(w.bar, axis=0)
         column = np.arange(pick.size)
         tops = np.asarray(w.tops, dtype=np.int64)
         return Slopes(value=w.value[pick, column], bar=w.bar[pick, column], kink=w.kink[pick, column], top=tops[pick])
+
+    def cut(self, columns: slice) -> Ladder:
+        """The same samples at some outputs; nothing is copied."""
+        noise = tuple((e, sigma[columns]) for e, sigma in self.noise)
+        out = Ladder(path=self.path, centre=self.centre[columns], unit=self.unit, noise=noise, finest=self.finest)
+        out.plus = {e: y[columns] for e, y in self.plus.items()}
+        out.minus = {e: y[columns] for e, y in self.minus.items()}
+        return out
+
+
+CHUNK = 2**14
+"""Outputs are worked on in stretches that stay in the cache: temporaries of megabytes cost more than the sums."""
+
+
+def chunks(size: int) -> tuple[slice, ...]:
+    """Slices of at most CHUNK that cover `size`."""
+    return tuple(slice(k, k + CHUNK) for k in range(0, size, CHUNK))
 
 
 def _kink(g0: Array, g1: Array, g2: Array, *, floor: Array) -> Array:

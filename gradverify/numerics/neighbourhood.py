@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradverify.numerics.difference import ROUNDED, Array, Bools, Ladder
+from gradverify.numerics.difference import CHUNK, ROUNDED, Array, Bools, Ladder, chunks
 
 NAMES = ("smooth", "kink", "jump", "staircase", "flat", "edge", "noisy", "unsettled")
 SMOOTH, KINK, JUMP, STAIRCASE, FLAT, EDGE, NOISY, UNSETTLED = range(len(NAMES))
@@ -28,6 +28,10 @@ class Surroundings:
 
 def survey(ladder: Ladder, *, resolved: Bools) -> Surroundings:
     """Classify every output of a sampled ladder; what is `resolved` is smooth, unless it does not move at all."""
+    if ladder.centre.size > CHUNK:
+        parts = [survey(ladder.cut(c), resolved=resolved[c]) for c in chunks(ladder.centre.size)]
+        names = ("code", "low", "high", "error")
+        return Surroundings(**{f: np.concatenate([getattr(p, f) for p in parts]) for f in names})
     finest, slope = ladder.levels[-1], ladder.best().value
     code = np.full(ladder.centre.size, UNSETTLED)
     low, high, error, kinked = slopes_at_kink(ladder)

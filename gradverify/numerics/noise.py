@@ -29,8 +29,8 @@ def noise_levels(path: Path, *, finest: int = -31) -> tuple[tuple[int, Array], .
 
     At each spacing delta, phi is sampled at 7 equally spaced t; a k-th difference of smooth data is O(delta^k), of
     noise it has variance sigma^2 (2k)! / (k!)^2; the least of orders 3 to 6 is taken. Noise may grow with the spacing
-    (a rounding to float32 is still below its own grid), but what grows in proportion to it is a kink: there the finer
-    spacing's value stands. 7 forwards a spacing. Outputs that are not finite get infinity.
+    (a rounding to float32 is still below its own grid), but what grows in proportion to it is a kink, and counts as
+    none. 7 forwards a spacing. Outputs that are not finite get infinity.
     """
     levels: list[tuple[int, Array]] = []
     for e in SPACINGS:
@@ -40,8 +40,11 @@ def noise_levels(path: Path, *, finest: int = -31) -> tuple[tuple[int, Array], .
         sigma = np.where(np.isfinite(sigma), 3 * sigma, np.inf)
         # Samples that are all equal below ones that are not: a staircase, whose noise is the same down to its grid.
         levels = [(f, np.where(finer < 0, np.where(still, -1.0, sigma), finer)) for f, finer in levels]
-        previous = levels[-1][1] if levels else sigma
-        levels.append((e, np.where(still, -1.0, _without_kink(previous, sigma, e - levels[-1][0] if levels else 0))))
+        if levels:
+            kinked = _kinked(levels[-1][1], sigma, e - levels[-1][0])
+            levels[-1] = (levels[-1][0], np.where(kinked, 0.0, levels[-1][1]))
+            sigma = np.where(kinked, 0.0, np.maximum(levels[-1][1], sigma))
+        levels.append((e, np.where(still, -1.0, sigma)))
     return tuple((e, np.maximum(sigma, 0.0)) for e, sigma in levels)
 
 
@@ -58,11 +61,11 @@ def _quartile(sigma: Array, size: Array) -> float:
     return float(np.quantile(sigma[usable] / size[usable], 0.75)) if usable.sum() >= 4 else 0.0
 
 
-def _without_kink(finer: Array, coarser: Array, octaves: int) -> Array:
+def _kinked(finer: Array, coarser: Array, octaves: int) -> Bools:
+    """Whether the differences grow in proportion to the spacing: both then show the kink, and neither the noise."""
     with np.errstate(all="ignore"):
         growth = coarser / finer * 2.0**-octaves
-        kinked = (growth > 0.25) & (growth < 4) & (octaves > 0)
-        return np.where(kinked, finer, np.maximum(finer, coarser))
+    return np.asarray((growth > 0.25) & (growth < 4))
 
 
 def _at_spacing(path: Path, spacing: float) -> tuple[Array, Bools]:
