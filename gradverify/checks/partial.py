@@ -23,11 +23,12 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     """
     subject = at(spec, case)
     everything = tuple(n for n in spec.differentiable() if subject.point.primals[n] is not None)
-    base = subject.record(point=replace(subject.point, differentiate=everything))
+    whole = replace(subject, point=replace(subject.point, differentiate=everything))
+    base = whole.record()
     us = subject.cotangents(base)
     zeros = [torch.zeros_like(y) if u is None and i in base.active else u for i, (y, u) in enumerate(_pairs(base, us))]
     want = base.vjp(zeros)
-    bars = gradient_bars(subject, zeros, want)
+    bars = gradient_bars(whole, zeros, want)
     tape = subject.record()
     words = f"gradients for {', '.join(subject.point.differentiate)}; outputs used {_used(base, us)}"
     masked = {n: want[n] for n in tape.leaves}

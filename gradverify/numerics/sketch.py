@@ -58,8 +58,6 @@ COVERED = 0.9
 SAFETY = 3.0
 IMPRECISE = 1e-6
 """A claim's own scatter explains a mismatch up to this part of the function's values; beyond it is a fault."""
-FAR = (-1, 0, 2)
-"""Steps as large as the input itself, to see how large the function's values get that it rounds."""
 NEIGHBOURS = 2
 """Points nearby at which a slope must be the same before a mismatch with it counts."""
 SAMPLES = 12
@@ -218,6 +216,10 @@ class Probe:
         bars = [(e, np.array([norm((v * self.ladder.roundoff(slope, e))[support])])) for e in (-31, -8)]
         return self._with(lambda y: np.array([inner(v, y)]), tuple(bars), lambda sigma: np.array([norm(v * sigma)]))
 
+    def scalar(self, sizes_: Array) -> Array:
+        """Sizes of all outputs as this view adds them up."""
+        return self.view(sizes_) if self.whole is None else self.view(self.whole.scalar(sizes_))
+
     def _with(
         self,
         view: Callable[[Array], Array],
@@ -266,10 +268,19 @@ def picture(probes: list[Probe]) -> Picture:
     floor = np.stack([_floor(p, s) for p, s in zip(probes, slopes, strict=True)]).max(axis=0)
     noisy = _noise_unit(probes[0], size) if probes[0].ladder.noise else 0.0
     limit = np.maximum(TARGET, NOISY_TARGET * noisy ** (2 / 3))
-    resolved = np.isfinite(typical) & ((typical <= limit * size) | (typical <= floor))
+    swing = np.stack([_secant(p.ladder) for p in probes]).max(axis=0)
+    resolved = np.isfinite(typical) & ((typical <= limit * np.maximum(size, swing)) | (typical <= floor))
     return Picture(
         value=value, bar=bar, resolved=resolved, weight=_weights(typical), tops=np.stack([s.top for s in slopes])
     )
+
+
+def _secant(ladder: Ladder) -> Array:
+    """The mean slope over the coarsest steps: what a slope of zero is small beside, [m]."""
+    top = ladder.levels[0]
+    with np.errstate(all="ignore"):
+        both = np.maximum(np.abs(ladder.plus[top] - ladder.centre), np.abs(ladder.minus[top] - ladder.centre))
+    return np.where(np.isfinite(both), both * 2.0**-top, 0.0)
 
 
 def _middle(bar: Array) -> Array:
@@ -314,6 +325,7 @@ class Sketch:
     rng: np.random.Generator
     safety: float = SAFETY
     plain: bool = False
+    swing: Array | None = None
 
     def measure(self) -> Iterator[Measurement]:
         """Yield the measurements of every group of inputs, until one is off beyond its bars."""
@@ -366,7 +378,7 @@ class Sketch:
                 break
             if not agrees and (stage >= 1 or seen.share >= COVERED):
                 pursued = self._pursue(probes, seen, tests)
-                if self._off(pursued) and pursued.confirmed:
+                if self._off(pursued) and pursued.confirmed and pursued.place is not None:
                     return [pursued]
             if stage == 2 and not self._drowned(probes, seen):
                 break
@@ -600,8 +612,9 @@ class Sketch:
         """
         probe = probes[number]
         top = int(probe.only(np.array([j])).ladder.best().top[0])
-        limit = 0.1 * abs(one.analytic - one.value)
         own = float(probe.ladder.central(top)[j])
+        # A single difference is good to a few parts in a thousand, and no kink is as small as a rounding error.
+        limit = max(0.1 * abs(one.analytic - one.value), 0.01 * max(abs(own), one.scale))
         for other in (p for p in probes if p is not probe):
             other.ladder.sample((top,))
             for sign in (1.0, -1.0):
@@ -706,7 +719,7 @@ class Sketch:
             if m.bars <= self.safety and m.resolution <= TARGET:
                 return m
             if m.confirmed and m.code in ("smooth", "flat"):
-                probe.ladder.sample((*FINE, *(FAR if self._faintly_off(m, probe) else ())))
+                probe.ladder.sample(FINE)
                 m = self._widened(self._scalar_at(probe, claim, size), probe, own())
                 if m.confirmed or m.bars <= self.safety:
                     return m
@@ -714,26 +727,31 @@ class Sketch:
             m = self._scalar_at(probe, claim, size)
         return self._widened(m, probe, own())
 
-    def _faintly_off(self, m: Measurement, probe: Probe) -> bool:
-        """Whether the mismatch is so small beside the function's values that their rounding may explain it."""
-        top = self._largest()
-        return m.code == "flat" or top == 0 or abs(m.analytic - m.value) < COARSEST * top
-
     def _largest(self) -> float:
         """The largest value that the function returns at the point."""
         centre = self.problem.centre
         return float(np.max(np.abs(centre[np.isfinite(centre)]), initial=0.0))
 
     def _widened(self, m: Measurement, probe: Probe, own: float) -> Measurement:
-        """The error bar with the claim's own error, and the rounding of the largest value nearby."""
-        ladder = probe.ladder
-        near = [abs(float(side[e][0] - ladder.centre[0])) for side in (ladder.plus, ladder.minus) for e in ladder.levels]
-        swing = max((x for x in near if np.isfinite(x)), default=0.0)
-        rounding = AMPLIFICATION * ROUNDING * ladder.unit * swing / max(m.steps[0], 2.0**-8)
+        """The error bar with the claim's own error, and the rounding of the largest values around the point."""
+        gap = abs(m.analytic - m.value)
+        rounding = 0.0
+        if m.code == "flat" or gap <= COARSEST * self._largest():
+            rounding = AMPLIFICATION * ROUNDING * self.problem.unit * float(probe.scalar(self._swing())[0])
         # Rounding residue of terms that cancel is excused; a backward that loses the digits of its result is not.
         error = m.error + rounding + min(own, IMPRECISE * self._largest())
-        gap = abs(m.analytic - m.value)
-        return _replace(m, error=error, confirmed=m.confirmed and gap > self.safety * error)
+        return _replace(m, error=error, confirmed=bool(m.confirmed and gap > self.safety * error))
+
+    def _swing(self) -> Array:
+        """How far each output moves when all inputs move by as much as they are themselves, [m]: it rounds that."""
+        if self.swing is None:
+            scale = sizes(self.problem.x, self.problem.parts)
+            direction = jitter(self.rng, scale.size) * scale
+            moved = [self.problem.forward(self.problem.x + t * direction) for t in (-4.0, -1.0, -0.5, 0.5, 1.0, 4.0)]
+            with np.errstate(all="ignore"):
+                far = np.abs(np.stack(moved) - self.problem.centre)
+            self.swing = np.where(np.isfinite(far), far, 0.0).max(axis=0)
+        return self.swing
 
     def _scalar_at(self, probe: Probe, claim: float, size: float) -> Measurement:
         ladder = probe.ladder
