@@ -50,12 +50,21 @@ def judge(evidence: Evidence, policy: Policy) -> Verdict:
         return _at_kink(evidence, policy)
     if not math.isfinite(evidence.analytic) and evidence.facts.get("kind") == "not finite":
         return _verdict(Outcome.FAIL, "GV111", evidence) if evidence.confirmed else _cannot(evidence, moot=True)
-    gap = abs(evidence.analytic - evidence.numeric.value)
+    gap = _gap(evidence)
     if math.isnan(gap) or math.isnan(evidence.numeric.error):
         return _cannot(evidence)
     if gap <= policy.safety * evidence.numeric.error or gap == 0 or _loosened(evidence, gap, policy):
         return _agrees(evidence, policy)
     return _differs(evidence, gap, policy)
+
+
+def _gap(e: Evidence) -> float:
+    """The mismatch; infinite where only the analytic number is not finite, zero where both are the same infinity."""
+    if e.analytic == e.numeric.value:
+        return 0.0
+    if not math.isfinite(e.analytic) and math.isfinite(e.numeric.value):
+        return math.inf
+    return abs(e.analytic - e.numeric.value)
 
 
 def required(evidence: Evidence) -> float:

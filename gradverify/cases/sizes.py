@@ -14,6 +14,9 @@ from gradverify.records.spec import Arg, Dim, Spec
 MAX_ELEMENTS = 4096
 """No drawn tensor has more elements: a wrong tail of the usual blocks shows, and a case takes about a millisecond."""
 
+MAX_OUTPUT = 16 * MAX_ELEMENTS
+"""Nor is the product of all sizes larger, which an output may have for elements."""
+
 SMALL = (1, 2, 3, 4, 5, 6, 7, 8)
 ODD = (11, 13, 17, 37)
 """Ordinary sizes above SMALL: primes, so that no block size divides them."""
@@ -81,6 +84,7 @@ def fitting(
 
     `known`: sizes of the letters drawn before. Where nothing fits, what comes nearest: large dims stay allowed.
     """
+    candidates = _within_reach(letter, candidates, known)
     touched = outline.touching[letter]
     expressions = any(axis.tree is not None for arg in touched for axis in parse(arg.shape, arg.name))
     if not expressions and _elements(touched, outline.least, {**known, letter: candidates[-1]}) <= MAX_ELEMENTS:
@@ -88,6 +92,18 @@ def fitting(
     cost = {n: _elements(touched, outline.least, {**known, letter: n}) for n in candidates}
     fit = tuple(n for n, elements in cost.items() if elements <= MAX_ELEMENTS)
     return fit or _nearest(letter, candidates, outline, known) or (min(cost, key=lambda n: cost[n]),)
+
+
+def _within_reach(
+    letter: str, candidates: tuple[Size, ...], known: Mapping[str, Sizes]
+) -> tuple[Size, ...]:
+    """An output may have all letters: their product is held below MAX_OUTPUT, where any candidate allows it."""
+    others = math.prod(max(_total(n), 1) for k, n in known.items() if k != letter)
+    return tuple(n for n in candidates if _total(n) * others <= MAX_OUTPUT) or candidates[:1]
+
+
+def _total(size: Sizes) -> int:
+    return math.prod(size) if isinstance(size, tuple) else size
 
 
 def _nearest(

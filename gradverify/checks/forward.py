@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from torch import Tensor
 
 from gradverify.autodiff import calling
@@ -59,5 +60,5 @@ def _same_with_gradients(subject: Subject, without: tuple[Tensor, ...]) -> Itera
         return
     for k, (a, b) in enumerate(zip(subject.record().outputs, without, strict=False)):
         if a.shape == b.shape:
-            bar = rounding_bar(flat(b), 0 * flat(b), unit=subject.unit, terms=b.numel())
+            bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
             yield subject.compare(f"output {k} with gradients on", f"output {k}", a, b, bar, truth="gradients off")

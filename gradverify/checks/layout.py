@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
 
 from gradverify.cases.materialise import with_layout
 from gradverify.checks.flat import flat
@@ -34,7 +36,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
         return
     if not spec.stochastic:
         for k, (a, b) in enumerate(zip(tape.outputs, base.outputs, strict=False)):
-            bar = rounding_bar(flat(b), 0 * flat(b), unit=subject.unit, terms=b.numel())
+            bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
             yield subject.compare(f"output {k}", f"output {k}", a, b, bar, layouts=words)
         yield from compare_gradients(subject, got, want, bars, base.leaves, layouts=words)
     yield from _cotangents_alone(plain, case, words)

@@ -62,7 +62,7 @@ def _same(
     kind: str,
 ) -> Iterator[Evidence]:
     for k, (a, b) in enumerate(zip(again, outputs, strict=True)):
-        bar = rounding_bar(flat(b), 0 * flat(b), unit=subject.unit, terms=b.numel())
+        bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
         yield _graded(subject, f"output {k}", a, b, bar, kind)
     for name, b in grads.items():
         a = regrads[name]
@@ -76,7 +76,7 @@ def _same(
 def _rounding(subject: Subject, b: Tensor) -> object:
     """What another order of summation may change: the rounding of the largest entry."""
     top = np.full(b.numel(), float(np.max(np.abs(flat(b)), initial=0.0)))
-    return rounding_bar(top, 0 * top, unit=subject.unit, terms=b.numel())
+    return rounding_bar(top, np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
 
 
 def _graded(subject: Subject, quantity: str, a: Tensor, b: Tensor, bar: object, kind: str) -> Evidence:

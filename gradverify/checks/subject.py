@@ -147,7 +147,7 @@ def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: 
             moved = [flat(a[name]) for a in again if a.get(name) is not None]  # type: ignore[arg-type]
             terms = sum(u.numel() for u in cotangents if u is not None)
             bar = rounding_bar(base, scatter(base, moved or [base]), unit=subject.unit, terms=terms)
-            out[name] = bar + rounding_bar(0 * base + ordinary.get(name, 0.0), 0 * base, unit=subject.unit, terms=terms)
+            out[name] = bar + rounding_bar(np.full(base.size, ordinary.get(name, 0.0)), np.zeros(base.size), unit=subject.unit, terms=terms)
     return out
 
 

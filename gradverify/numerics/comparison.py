@@ -62,7 +62,7 @@ def worst_gap(analytic: Array, numeric: Array, bar: Array) -> Gap:
         difference = np.where(same, 0.0, np.abs(analytic - numeric))
         difference = np.where(np.isnan(difference), np.inf, difference)
         ratio = np.where(difference == 0, 0.0, difference / np.maximum(bar, np.finfo(np.float64).tiny))
-    i = int(np.argmax(ratio))
+    i = int(np.argmax(ratio)) if ratio.any() else int(np.argmax(np.isfinite(numeric)))
     finite = np.isfinite(numeric)
     size = norm(numeric[finite])
     scale = max(abs(float(analytic[i])), abs(float(numeric[i]))) if np.isfinite(difference[i]) else size
@@ -80,4 +80,5 @@ def worst_gap(analytic: Array, numeric: Array, bar: Array) -> Gap:
 def through_float32(a: Array) -> bool:
     """Whether every entry is representable in float32: the sign of a result that went through it."""
     nonzero = a[(a != 0) & np.isfinite(a)]
-    return nonzero.size > 2 and bool(np.all(nonzero.astype(np.float32).astype(np.float64) == nonzero))
+    with np.errstate(all="ignore"):
+        return nonzero.size > 2 and bool(np.all(nonzero.astype(np.float32).astype(np.float64) == nonzero))

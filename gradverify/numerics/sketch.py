@@ -257,12 +257,17 @@ class Picture:
         return float(self.resolved.mean()) if self.resolved.size else 1.0
 
 
-def picture(probes: list[Probe]) -> Picture:
-    """Gather the probes. An output's bar is at least the median over directions: one lucky window proves little."""
+def picture(probes: list[Probe], *, swing: Array | None = None) -> Picture:
+    """Gather the probes. An output's bar is at least the median over directions: one lucky window proves little.
+
+    `swing`, how far each output moves when all inputs do, [m], adds the rounding of values that large.
+    """
     slopes = [probe.ladder.best() for probe in probes]
     value = np.stack([s.value for s in slopes])
     bar = np.stack([s.bar for s in slopes])
     bar = np.maximum(bar, _middle(bar))
+    if swing is not None:
+        bar = np.maximum(bar, AMPLIFICATION * ROUNDING * probes[0].problem.unit * swing)
     typical = bar.max(axis=0)
     size = np.abs(value).max(axis=0)
     floor = np.stack([_floor(p, s) for p, s in zip(probes, slopes, strict=True)]).max(axis=0)
@@ -361,17 +366,20 @@ class Sketch:
         for stage in range(4):
             for probe in probes:
                 probe.extend(stage)
-            seen = picture(probes)
+            seen = picture(probes, swing=self.swing)
             if stage == 0 and self._rounded(probes, seen):
                 for probe in probes:
                     probe.ladder.sample(UP)
-                seen = picture(probes)
+                seen = picture(probes, swing=self.swing)
             found = self._tests(probes, seen)
+            if not isinstance(found, np.ndarray) and self.swing is None and max(m.bars for m in found) > self.safety:
+                # Before a mismatch is looked into: is it larger than the rounding of what the function can return?
+                seen = picture(probes, swing=self._swing())
+                found = self._tests(probes, seen)
             if isinstance(found, np.ndarray):
                 return found
             tests = found
-            worst = max(tests, key=lambda m: m.bars)
-            agrees = worst.bars <= self.safety
+            agrees = max(m.bars for m in tests) <= self.safety
             if agrees and seen.share >= COVERED and self._fine_enough(tests):
                 break
             if stage >= 1 and self._hopeless(probes, seen):
@@ -382,7 +390,7 @@ class Sketch:
                     return [pursued]
             if stage == 2 and not self._drowned(probes, seen):
                 break
-        return self._conclude(probes, picture(probes), tests)
+        return self._conclude(probes, picture(probes, swing=self.swing), tests)
 
     def _rounded(self, probes: list[Probe], seen: Picture) -> bool:
         """Whether rounding is what limits the first stage, so that larger steps would see more."""
@@ -575,12 +583,18 @@ class Sketch:
             own=lambda: self._own_error(cotangent, probe.direction),
         )
         if not self._off(one):
-            # Each output alone is right, so backward is not linear; unless that output cannot be judged at all.
-            clear = one.code in ("smooth", "flat")
-            return total if clear else _replace(one, confirmed=False, place=self._place(None, j))
+            # Each output alone is right: then backward is not linear, or our own slope along this line was not.
+            return total if self._nonlinear(v, probe.direction) else _replace(one, confirmed=False, place=None)
         if one.code not in ("smooth", "flat") or not self._smooth_around(probes, number, j, one):
             return _replace(one, confirmed=False, code=one.code if one.code != "smooth" else "kink", value=np.nan)
         return self._entry_or(one, probe, j, row)
+
+    def _nonlinear(self, v: Array, direction: Array) -> bool:
+        """Whether <B(v), d> differs from <B(2.5 v), d> / 2.5, or from what two halves of v add up to."""
+        whole, half = inner(self.problem.vjp(v), direction), np.arange(v.size) % 2 == 0
+        scaled = inner(self.problem.vjp(2.5 * v), direction) / 2.5
+        halves = sum(inner(self.problem.vjp(np.where(h, v, 0.0)), direction) for h in (half, ~half))
+        return max(abs(whole - scaled), abs(whole - halves)) > IMPRECISE * max(abs(whole), abs(scaled), abs(halves))
 
     def _suspects(self, probe: Probe, v: Array) -> Array:
         """The cotangent of the outputs that stand still, where these alone get a gradient; else of all.
@@ -738,6 +752,9 @@ class Sketch:
         rounding = 0.0
         if m.code == "flat" or gap <= COARSEST * self._largest():
             rounding = AMPLIFICATION * ROUNDING * self.problem.unit * float(probe.scalar(self._swing())[0])
+            if m.code == "flat":
+                # A probability of 1 - 1e-23 is 1: what the forward rounds away, backward may still know.
+                rounding = max(rounding, ROUNDING * self.problem.unit * self._largest())
         # Rounding residue of terms that cancel is excused; a backward that loses the digits of its result is not.
         error = m.error + rounding + min(own, IMPRECISE * self._largest())
         return _replace(m, error=error, confirmed=bool(m.confirmed and gap > self.safety * error))
