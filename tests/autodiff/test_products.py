@@ -1,0 +1,114 @@
+"""A tape holds one recorded call; its vjp is torch's own."""
+
+import pytest
+import torch
+from torch.autograd import Function
+
+from gradverify.autodiff.calling import op_of
+from gradverify.autodiff.products import record, values
+from gradverify.errors import OpError
+from gradverify.records.case import Point
+from gradverify.records.spec import Arg, Spec
+
+X, W = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0])
+
+
+def tape(op, *, differentiate=("x", "w"), **fields):
+    spec = Spec(name="f", op=op, args=(Arg(name="x", shape="n"), Arg(name="w", shape="n")), **fields)
+    point = Point(primals={"x": X, "w": W}, kwargs={}, differentiate=differentiate)
+    return record(spec, op_of(spec), point)
+
+
+def two(x, w):
+    return x * w, x + 1, torch.argmax(x)
+
+
+def test_the_vjp_of_a_product_is_the_other_factor():
+    grads = tape(torch.mul).vjp([torch.ones(2)])
+    assert grads["x"].tolist() == W.tolist()
+    assert grads["w"].tolist() == X.tolist()
+
+
+def test_the_graph_is_kept_so_that_a_second_vjp_works():
+    t = tape(torch.mul)
+    assert torch.equal(t.vjp([torch.ones(2)])["x"], t.vjp([torch.ones(2)])["x"])
+
+
+def test_only_what_is_differentiated_is_a_leaf():
+    assert set(tape(torch.mul, differentiate=("w",)).vjp([torch.ones(2)])) == {"w"}
+
+
+def test_the_primals_are_not_touched():
+    tape(lambda x, w: x.detach().mul_(5) + x * w)
+    assert X.tolist() == [1.0, 2.0]
+    assert not X.requires_grad
+
+
+def test_an_output_without_a_cotangent_is_not_used():
+    t = tape(two)
+    assert t.vjp([torch.ones(2), None, None])["x"].tolist() == W.tolist()
+    assert t.vjp([None, torch.ones(2), None])["w"] is None
+    assert t.vjp([None, None, None]) == {"x": None, "w": None}
+
+
+def test_integer_and_declared_outputs_carry_no_gradient():
+    assert tape(two).active == (0, 1)
+    assert tape(two, nondiff=(1,)).active == (0,)
+
+
+class Wrong(Function):
+    answer = None
+
+    @staticmethod
+    def forward(ctx, x, w):
+        return x * w
+
+    @staticmethod
+    def backward(ctx, u):
+        return Wrong.answer(u)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (lambda u: (u[:1].expand(3), u), "GV109"),
+        (lambda u: (u,), "GV109"),
+        (lambda u: (u, u, u, u), "GV109"),
+        (lambda u: 1 / 0, "GV902"),
+    ],
+)
+def test_what_torch_refuses_of_a_backward_has_a_code(answer, code):
+    Wrong.answer = answer
+    with pytest.raises(OpError, match="^f: the backward raised") as caught:
+        tape(Wrong).vjp([torch.ones(2)])
+    assert caught.value.code == code
+
+
+def test_a_backward_of_the_right_shapes_is_not_refused():
+    Wrong.answer = lambda u: (u, 2 * u)
+    assert tape(Wrong).vjp([torch.ones(2)])["w"].tolist() == [2.0, 2.0]
+
+
+class Saving(Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, 2 * w)
+        return x * w
+
+    @staticmethod
+    def backward(ctx, u):
+        return u, u
+
+
+def test_the_tensors_that_a_function_saved_are_found_and_those_of_torchs_own_ops_are_not():
+    saved = tape(lambda x, w: Saving.apply(x.exp(), w).sin()).saved()
+    assert any(torch.equal(t, 2 * W) for t in saved)
+    assert len(saved) == 2
+    assert tape(torch.mul).saved() == ()
+
+
+def test_values_are_computed_without_a_graph():
+    spec = Spec(name="f", op=torch.mul, args=(Arg(name="x", shape="n"), Arg(name="w", shape="n")))
+    (y,) = values(op_of(spec), {"x": X.clone().requires_grad_(), "w": W}, {})
+    assert not y.requires_grad
+    assert tape(torch.mul).outputs[0].requires_grad
