@@ -42,7 +42,7 @@ def _remedy(spec: Spec, code: str) -> str | None:
 
 def _summary(spec: Spec, result: Result, verdict: Verdict) -> str:
     e = verdict.evidence
-    if result.code == "GV112":
+    if result.code == "GV112" and result.outcome is Outcome.FAIL:
         return f"{TITLES['GV112']}: the forward is flat, backward returns a gradient for `{_argument(spec, e)}`"
     if result.code == "GV602":
         return f"{TITLES['GV602']}: {e.quantity} agrees to {result.digits:.1f} digits"

@@ -32,7 +32,6 @@ class Examination:
     forwards: int
     backwards: int
     reason: str
-    moot: bool = False
 
 
 class _Counted:
@@ -51,8 +50,8 @@ def examine(
 ) -> Examination:
     """Hold backward against central differences of `function` at `inputs`, all of which are differentiated.
 
-    Example: `examine(MyFunction.apply, (x, w))`. A claim at a kink that lies among the subgradients is a PASS with
-    `moot`. Nothing is raised for what the op does wrong: that is the outcome ERROR.
+    Example: `examine(MyFunction.apply, (x, w))`. At a kink, a claim among the subgradients is
+    INCONCLUSIVE (GV302). Nothing is raised for what the op does wrong: that is the outcome ERROR.
     """
     policy = policy or Policy()
     name = describe_callable(function).rpartition(":")[2]
@@ -76,16 +75,13 @@ def _concluded(spec: Any, verdicts: tuple[Verdict, ...], forwards: int, policy: 
     worst = of_case(verdicts)
     result = conclude([worst], claim="vjp", device="cpu", dtype="float64", cases=Cases(run=1), policy=policy)
     result = _with_finding(spec, result)
-    kink = worst.moot
-    consistent = kink and worst.outcome is Outcome.PASS
     return Examination(
-        outcome=Outcome.PASS if consistent else result.outcome,
+        outcome=result.outcome,
         code=result.code,
         verdicts=verdicts,
         forwards=forwards,
         backwards=sum(int(v.evidence.facts.get("backwards", 0)) for v in verdicts),
         reason=describe(result) if result.outcome is not Outcome.PASS else "",
-        moot=kink,
     )
 
 

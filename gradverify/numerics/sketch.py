@@ -58,6 +58,8 @@ COVERED = 0.9
 SAFETY = 3.0
 IMPRECISE = 1e-6
 """A claim's own scatter explains a mismatch up to this part of the function's values; beyond it is a fault."""
+AFAR = (2, 12, 32)
+"""Steps at which a forward that stands still is tried for whether it moves at all."""
 NEIGHBOURS = 2
 """Points nearby at which a slope must be the same before a mismatch with it counts."""
 SAMPLES = 12
@@ -267,7 +269,9 @@ def picture(probes: list[Probe], *, swing: Array | None = None) -> Picture:
     bar = np.stack([s.bar for s in slopes])
     bar = np.maximum(bar, _middle(bar))
     if swing is not None:
-        bar = np.maximum(bar, AMPLIFICATION * ROUNDING * probes[0].problem.unit * swing)
+        unit = ROUNDING * probes[0].problem.unit
+        largest = np.max(np.abs(probes[0].ladder.centre[np.isfinite(probes[0].ladder.centre)]), initial=0.0)
+        bar = np.maximum(bar, np.where(value == 0, unit * largest, AMPLIFICATION * unit * swing))
     typical = bar.max(axis=0)
     size = np.abs(value).max(axis=0)
     floor = np.stack([_floor(p, s) for p, s in zip(probes, slopes, strict=True)]).max(axis=0)
@@ -360,8 +364,9 @@ class Sketch:
         """Judge one group; or the mask of the inputs whose claimed gradient is not finite."""
         probes = [
             Probe.along(self.problem, np.where(mask, jitter(self.rng, scale.size) * scale, 0.0))
-            for _ in range(DIRECTIONS if mask.sum() >= STRAGGLERS * mask.size else DIRECTIONS - 1)
+            for _ in range(DIRECTIONS - (mask.sum() < STRAGGLERS * mask.size))
         ]
+        few = mask.sum() < STRAGGLERS * mask.size
         tests: list[Measurement] = []
         for stage in range(4):
             for probe in probes:
@@ -380,7 +385,7 @@ class Sketch:
                 return found
             tests = found
             agrees = max(m.bars for m in tests) <= self.safety
-            if agrees and seen.share >= COVERED and self._fine_enough(tests):
+            if agrees and seen.share >= COVERED and (few or self._fine_enough(tests)):
                 break
             if stage >= 1 and self._hopeless(probes, seen):
                 break
@@ -411,7 +416,8 @@ class Sketch:
         """Whether finer steps cannot help: what is unresolved lies at a kink or is flat, and the rest agrees."""
         if seen.resolved.all():
             return False
-        probes[0].ladder.sample(THIRD[-3:])
+        for probe in probes:
+            probe.ladder.sample(THIRD[-3:])
         around = neighbourhood.survey(probes[0].ladder, resolved=seen.resolved).code[~seen.resolved]
         return bool(np.isin(around, (neighbourhood.KINK,)).all())
 
@@ -492,6 +498,8 @@ class Sketch:
         worst = max(tests, key=lambda m: (m.bars, m.resolution if np.isfinite(m.resolution) else 0.0))
         if worst.bars > self.safety:
             return [self._pursue(probes, seen, tests)]
+        if worst.scale == 0 and self._moves_far_away(probes[0]):
+            return [_replace(worst, code="flat", resolution=np.inf)]
         if seen.resolved.all() and self._fine_enough(tests):
             return [self._unless_coarse(worst, probes[0])]
         views = [neighbourhood.survey(p.ladder, resolved=seen.resolved) for p in probes]
@@ -502,6 +510,18 @@ class Sketch:
             seen_by = [(p, v) for p, v in zip(probes, views, strict=True) if v.code[j] == neighbourhood.KINK]
             out += [self._at_kink(p, v, int(j), row) for p, v in seen_by]
         return [*out, self._unless_coarse(self._with_cause(worst, views[0]), probes[0])]
+
+    def _moves_far_away(self, probe: Probe) -> bool:
+        """Where nothing moves and nothing is claimed: whether the forward moves at steps far beyond the input's size.
+
+        Then its slope here lies below its rounding, and a claim of zero is not shown to be right.
+        """
+        for e in AFAR:
+            for t in (2.0**e, -(2.0**e)):
+                y = probe.ladder.path(t)
+                if ((y != self.problem.centre) & np.isfinite(y)).any():
+                    return True
+        return False
 
     def _unless_coarse(self, m: Measurement, probe: Probe) -> Measurement:
         """A staircase with steps coarser than float32's is linear at large steps, and flat: it has no slope to find."""
@@ -546,7 +566,7 @@ class Sketch:
         )
 
     def _hull(self, probe: Probe, j: int, low: float, high: float) -> tuple[float, float]:
-        """The hull of the slopes at differentiable points nearby, a quarter wider: Clarke's gradient at the kink.
+        """The hull of the slopes at differentiable points nearby, an eighth wider: Clarke's gradient at the kink.
 
         The one-sided slopes at the point itself are not all of it: the median of ties has many gradients and, along
         any line, hardly a kink.
@@ -558,7 +578,7 @@ class Sketch:
             up, down = (self.problem.forward(away + t * probe.direction)[j] for t in (step, -step))
             slopes.append(float(up - down) / (2 * step))
         finite = [s for s in slopes if np.isfinite(s)]
-        wide = (max(finite) - min(finite)) / 4
+        wide = (max(finite) - min(finite)) / 8
         return min(finite) - wide, max(finite) + wide
 
     # From a mismatch to its place.
@@ -573,7 +593,7 @@ class Sketch:
             return self._softened(total, tests)
         j = self._output(probe, number, seen, v)
         if j is None:
-            return total
+            return total if self._nonlinear(v, probe.direction) else _replace(total, confirmed=False, code="unsettled")
         cotangent = _unit(self.problem.centre.size, j)
         row = self.problem.vjp(cotangent)
         one = self._settle(
@@ -743,8 +763,10 @@ class Sketch:
 
     def _largest(self) -> float:
         """The largest value that the function returns at the point."""
-        centre = self.problem.centre
-        return float(np.max(np.abs(centre[np.isfinite(centre)]), initial=0.0))
+        return float(np.max(np.abs(self._finite_centre()), initial=0.0))
+
+    def _finite_centre(self) -> Array:
+        return np.where(np.isfinite(self.problem.centre), self.problem.centre, 0.0)
 
     def _widened(self, m: Measurement, probe: Probe, own: float) -> Measurement:
         """The error bar with the claim's own error, and the rounding of the largest values around the point."""
@@ -756,7 +778,8 @@ class Sketch:
                 # A probability of 1 - 1e-23 is 1: what the forward rounds away, backward may still know.
                 rounding = max(rounding, ROUNDING * self.problem.unit * self._largest())
         # Rounding residue of terms that cancel is excused; a backward that loses the digits of its result is not.
-        error = m.error + rounding + min(own, IMPRECISE * self._largest())
+        around = float(probe.scalar(np.abs(self._finite_centre()) + self._swing())[0])
+        error = m.error + rounding + min(own, IMPRECISE * max(around, self._largest()))
         return _replace(m, error=error, confirmed=bool(m.confirmed and gap > self.safety * error))
 
     def _swing(self) -> Array:
