@@ -56,7 +56,7 @@ def judge(evidence: Evidence, policy: Policy) -> Verdict:
     if math.isnan(gap) or math.isnan(evidence.numeric.error):
         return _cannot(evidence)
     if gap <= policy.safety * evidence.numeric.error or gap == 0 or _loosened(evidence, gap, policy):
-        return _agrees(evidence, policy)
+        return _agrees(evidence)
     return _differs(evidence, gap, policy)
 
 
@@ -76,7 +76,7 @@ def required(evidence: Evidence) -> float:
     or the forward's own measured noise; 64 of them, at most a tenth.
     """
     unit = max(UNITS[evidence.case.dtype], float(evidence.facts.get("unit", 0.0)))
-    return min(max(POWER, 64 * unit ** (2 / 3)), 0.1)
+    return float(min(max(POWER, 64 * unit ** (2 / 3)), 0.1))
 
 
 def _verdict(outcome: Outcome, code: str, evidence: Evidence, *, moot: bool = False) -> Verdict:
@@ -95,7 +95,7 @@ def _at_kink(e: Evidence, policy: Policy) -> Verdict:
     return _verdict(Outcome.FAIL, "GV111" if not math.isfinite(e.analytic) else family(e), e)
 
 
-def _agrees(e: Evidence, policy: Policy) -> Verdict:
+def _agrees(e: Evidence) -> Verdict:
     if e.claim in ("vjp", "edges") and "truth" in e.facts and _powerless(e):
         return _cannot(e, moot=e.neighbourhood in MOOT)
     if e.claim == "repeat" and e.facts.get("differ", 0) and not e.facts.get("declared", False):
@@ -181,22 +181,19 @@ def _power(e: Evidence) -> float:
     return e.resolution if math.isfinite(e.resolution) else -1.0
 
 
-def conclude(
-    verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str, cases: Cases, policy: Policy
-) -> Result:
+def conclude(verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str, cases: Cases) -> Result:
     """One Result from the verdicts of all cases, in the order in which they were taken.
 
     FAIL if any fails. Moot cases are left out. PASS if at least 90 % of the others pass. Else INCONCLUSIVE, with
     the commonest cause.
     """
-    del policy
     failing = [v for v in verdicts if v.outcome in (Outcome.FAIL, Outcome.ERROR)]
     judged = [v for v in verdicts if not v.moot]
     passing = [v for v in judged if v.outcome is Outcome.PASS]
     common = {"claim": claim, "device": device, "dtype": dtype, "cases": cases, "truth": _truth(verdicts)}
     if failing:
-        worst = _unless_it_moves_elsewhere(failing[-1], passing)
-        return Result(outcome=worst.outcome, code=worst.code, worst=worst, **common)  # type: ignore[arg-type]
+        wrong = _unless_it_moves_elsewhere(failing[-1], passing)
+        return Result(outcome=wrong.outcome, code=wrong.code, worst=wrong, **common)  # type: ignore[arg-type]
     if not judged or len(passing) < ENOUGH * len(judged):
         return _open(verdicts, judged, passing, common)
     warned = [v for v in passing if v.code]

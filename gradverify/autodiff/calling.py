@@ -70,7 +70,9 @@ def accepted(function: Callable[..., Any], spec: Spec) -> tuple[str, ...]:
     return tuple(k for k in spec.kwargs if k in names or "**" in names)
 
 
-def _guarded(spec: Spec, fn: Callable[..., Any], positional: tuple[str, ...], named: tuple[str, ...], *, stage: str) -> Called:
+def _guarded(
+    spec: Spec, fn: Callable[..., Any], positional: tuple[str, ...], named: tuple[str, ...], *, stage: str
+) -> Called:
     def call(primals: Primals, kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
         values = {**primals, **kwargs}
         began = time.perf_counter()
@@ -111,7 +113,7 @@ def flattened(spec: Spec, fn: Callable[..., Any], out: Any) -> tuple[Tensor, ...
 
 def clone_exactly(t: Tensor) -> Tensor:
     """A copy with storage of its own, the same sizes, strides and offset: also where elements share memory."""
-    storage = t.untyped_storage().clone()
+    storage = t.untyped_storage().clone()  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=t.dtype, device=t.device).set_(storage, t.storage_offset(), t.size(), t.stride())
 
 

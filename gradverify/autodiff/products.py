@@ -16,6 +16,12 @@ from gradverify.records.case import Point
 from gradverify.records.spec import Spec
 
 
+class Passes:
+    """Backward passes through the tapes of this process."""
+
+    backwards = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tape:
     """One recorded call of an op.
@@ -47,6 +53,7 @@ class Tape:
         used = [(y, u) for y, u in zip(self.outputs, cotangents, strict=True) if u is not None and y.requires_grad]
         if not used or not self.leaves:
             return dict.fromkeys(self.leaves)
+        Passes.backwards += 1
         began = time.perf_counter()
         try:
             grads = torch.autograd.grad(
@@ -79,7 +86,7 @@ class Tape:
         out: list[Tensor] = []
         for node in self.nodes():
             if isinstance(node, torch.autograd.function.BackwardCFunction):
-                out += [t for t in node.saved_tensors if isinstance(t, Tensor)]
+                out += list(filter(torch.is_tensor, node.saved_tensors))
         return tuple(out)
 
 

@@ -94,9 +94,7 @@ def fitting(
     return fit or _nearest(letter, candidates, outline, known) or (min(cost, key=lambda n: cost[n]),)
 
 
-def _within_reach(
-    letter: str, candidates: tuple[Size, ...], known: Mapping[str, Sizes]
-) -> tuple[Size, ...]:
+def _within_reach(letter: str, candidates: tuple[Size, ...], known: Mapping[str, Sizes]) -> tuple[Size, ...]:
     """An output may have all letters: their product is held below MAX_OUTPUT, where any candidate allows it."""
     others = math.prod(max(_total(n), 1) for k, n in known.items() if k != letter)
     return tuple(n for n in candidates if _total(n) * others <= MAX_OUTPUT) or candidates[:1]

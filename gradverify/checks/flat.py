@@ -18,7 +18,7 @@ def array(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> Array:
     """The tensors one after the other, [n] float64; a missing one is zeros of its like."""
     pieces = [np.zeros(t.numel()) if g is None else flat(g) for g, t in zip(tensors, like, strict=True)]
     if len(pieces) == 1:
-        return pieces[0].copy()
+        return np.array(pieces[0])
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
 
@@ -28,7 +28,7 @@ def flat(t: Tensor) -> Array:
 
 
 def tensors(vector: Array, like: Sequence[Tensor]) -> list[Tensor]:
-    """The inverse of `array`: contiguous tensors of the shapes, dtypes and devices of `like`, views where they can be."""
+    """The inverse of `array`: contiguous tensors like `like` in shape, dtype and device; views where they can be."""
     out, start = [], 0
     for t in like:
         piece = torch.from_numpy(vector[start : start + t.numel()])

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from gradverify.autodiff import calling
-from gradverify.checks.flat import flat
+from gradverify.checks.flat import Array, flat
 from gradverify.checks.subject import DRAWS, Subject, at, scatter, shaken
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.records.case import Case
@@ -20,7 +20,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     """Compare every output with the reference's: number, shape, dtype kind, then values.
 
     The error bar of an element is the scatter of the reference when its inputs move by one rounding, and the rounding
-    of the value, 8-fold; so an ill-conditioned point has a wide bar and a step function at its step has none to speak of.
+    of the value, 8-fold; so an ill-conditioned point has a wide bar, and a step function at its step a useless one.
     """
     subject = at(spec, case)
     assert spec.reference is not None
@@ -44,14 +44,14 @@ def against_reference(subject: Subject) -> Iterator[Evidence]:
     yield from _same_with_gradients(subject, got)
 
 
-def _one(subject: Subject, k: int, got: Tensor, want: Tensor, bar: object) -> Iterator[Evidence]:
+def _one(subject: Subject, k: int, got: Tensor, want: Tensor, bar: Array) -> Iterator[Evidence]:
     quantity = f"output {k}"
     if got.shape != want.shape:
         yield subject.count(quantity, 1, kind="shape", found=str(list(got.shape)), wanted=str(list(want.shape)))
     elif got.is_floating_point() != want.is_floating_point():
         yield subject.count(quantity, 1, kind="dtype", found=str(got.dtype), wanted=str(want.dtype))
     else:
-        yield subject.compare(quantity, quantity, got, want, bar, truth="the reference")  # type: ignore[arg-type]
+        yield subject.compare(quantity, quantity, got, want, bar, truth="the reference")
 
 
 def _same_with_gradients(subject: Subject, without: tuple[Tensor, ...]) -> Iterator[Evidence]:

@@ -52,9 +52,7 @@ def _differentiated(subject: Subject) -> Called:
     return calling.companion(subject.spec, Recorder().around(contract.formula), stage="surrogate")
 
 
-def _differences(
-    subject: Subject, function: Called, tape: Tape, *, claimed: Called, truth: str
-) -> Iterator[Evidence]:
+def _differences(subject: Subject, function: Called, tape: Tape, *, claimed: Called, truth: str) -> Iterator[Evidence]:
     if not tape.active:
         name = subject.spec.name
         raise OpError(f"{name}: no output is floating-point, so there is no gradient.", code="GV903", stage="forward")
@@ -231,5 +229,7 @@ def _formula(subject: Subject, formula: Any, us: Sequence[Tensor | None]) -> dic
     grads = out if isinstance(out, tuple | list) else (out,)
     every = spec.differentiable()
     if len(grads) != len(every):
-        raise SpecError(f"{spec.name}: vjp= returned {len(grads)} gradients; return one for each of {', '.join(every)}.")
+        raise SpecError(
+            f"{spec.name}: vjp= returned {len(grads)} gradients; return one for each of {', '.join(every)}."
+        )
     return {n: g for n, g in zip(every, grads, strict=True) if n in names and g is not None}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-
+from torch import Tensor
 
 from gradverify.cases.materialise import with_layout
 from gradverify.checks.flat import flat
@@ -39,10 +39,10 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
             bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
             yield subject.compare(f"output {k}", f"output {k}", a, b, bar, layouts=words)
         yield from compare_gradients(subject, got, want, bars, base.leaves, layouts=words)
-    yield from _cotangents_alone(plain, case, words)
+    yield from _cotangents_alone(plain, words)
 
 
-def _cotangents_alone(plain: Subject, case: Case, words: str) -> Iterator[Evidence]:
+def _cotangents_alone(plain: Subject, words: str) -> Iterator[Evidence]:
     """The layouts of the cotangents on contiguous inputs: a fault of theirs must not hide behind the inputs'."""
     tape = plain.record()
     us = plain.cotangents(tape, 1)
@@ -52,12 +52,10 @@ def _cotangents_alone(plain: Subject, case: Case, words: str) -> Iterator[Eviden
     yield from compare_gradients(plain, tape.vjp(us), want, bars, tape.leaves, layouts=words)
 
 
-def _contiguous(subject: Subject) -> dict[str, object]:
+def _contiguous(subject: Subject) -> dict[str, Tensor | None]:
     return {n: None if t is None else with_layout(t, "contiguous") for n, t in subject.point.primals.items()}
 
 
 def _words(case: Case) -> str:
     drawn = [f"{n} {word}" for n, word in case.layouts if word != "contiguous"]
     return ", ".join([*drawn, *(f"cotangent {w}" for w in dict.fromkeys(case.cotangents) if w != "contiguous")])
-
-

@@ -27,7 +27,9 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
         scaled = tape.vjp([None if u is None else factor * u for u in us])
         want = {n: None if g is None else factor * g for n, g in bu.items()}
         facts = {"relation": f"B({factor:g} u) against {factor:g} B(u)"}
-        yield from compare_gradients(subject, scaled, want, {n: SCALE * b for n, b in bars.items()}, tape.leaves, **facts)
+        yield from compare_gradients(
+            subject, scaled, want, {n: SCALE * b for n, b in bars.items()}, tape.leaves, **facts
+        )
     added = tape.vjp([None if u is None or w is None else u + w for u, w in zip(us, ws, strict=True)])
     want = {n: _sum(bu[n], bw[n]) for n in bu}
     yield from compare_gradients(subject, added, want, wide, tape.leaves, relation="B(u + w) against B(u) + B(w)")
@@ -37,5 +39,3 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return b if a is None else a
     return a + b
-
-

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradverify.autodiff.products import Tape
-from gradverify.checks.flat import flat
+from gradverify.checks.flat import Array, flat
 from gradverify.checks.subject import Subject, at, gradient_bars
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.records.case import Case
@@ -57,30 +57,30 @@ def _same(
     grads: Mapping[str, Tensor | None],
     again: tuple[Tensor, ...],
     regrads: Mapping[str, Tensor | None],
-    bars: Mapping[str, object],
+    bars: Mapping[str, Array],
     *,
     kind: str,
 ) -> Iterator[Evidence]:
     for k, (a, b) in enumerate(zip(again, outputs, strict=True)):
         bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
         yield _graded(subject, f"output {k}", a, b, bar, kind)
-    for name, b in grads.items():
-        a = regrads[name]
-        if (a is None) != (b is None):
-            yield subject.count(f"the gradient of `{name}`", 1, kind=kind)
-        elif a is not None and b is not None:
-            bar = bars[name] if subject.spec.nondeterministic else _rounding(subject, b)
-            yield _graded(subject, f"the gradient of `{name}`", a, b, bar, kind)
+    for name, first in grads.items():
+        quantity, second = f"the gradient of `{name}`", regrads[name]
+        if (first is None) != (second is None):
+            yield subject.count(quantity, 1, kind=kind)
+        elif first is not None and second is not None:
+            own = bars[name] if subject.spec.nondeterministic else _rounding(subject, first)
+            yield _graded(subject, quantity, second, first, own, kind)
 
 
-def _rounding(subject: Subject, b: Tensor) -> object:
+def _rounding(subject: Subject, b: Tensor) -> Array:
     """What another order of summation may change: the rounding of the largest entry."""
     top = np.full(b.numel(), float(np.max(np.abs(flat(b)), initial=0.0)))
     return rounding_bar(top, np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
 
 
-def _graded(subject: Subject, quantity: str, a: Tensor, b: Tensor, bar: object, kind: str) -> Evidence:
+def _graded(subject: Subject, quantity: str, a: Tensor, b: Tensor, bar: Array, kind: str) -> Evidence:
     """Bitwise, unless the spec says that rounding may differ; how many elements differ, and by how much."""
     differ = int((~torch.isclose(a, b, rtol=0, atol=0, equal_nan=True)).sum())
     declared = subject.spec.nondeterministic
-    return subject.compare(quantity, quantity, a, b, bar, kind=kind, differ=differ, declared=declared)  # type: ignore[arg-type]
+    return subject.compare(quantity, quantity, a, b, bar, kind=kind, differ=differ, declared=declared)

@@ -56,7 +56,7 @@ class Subject:
     def reseed(self) -> None:
         """A stochastic op draws the same numbers at every call."""
         if self.spec.stochastic:
-            torch.random.default_generator.manual_seed(self.case.seed)
+            torch.default_generator.manual_seed(self.case.seed)
 
     def cotangents(self, tape: Tape, draw: int = 0) -> tuple[Tensor | None, ...]:
         """Random cotangents in the layouts of the case; None for outputs that carry no gradient."""
@@ -133,7 +133,7 @@ def scatter(base: Array, moved: Sequence[Array]) -> Array:
     with np.errstate(all="ignore"):
         far = np.max(np.stack([np.abs(m - base) for m in moved]), axis=0)
     far = np.where(np.isfinite(far), far, 0.0)
-    return np.maximum(far, np.median(far))
+    return np.asarray(np.maximum(far, np.median(far)))
 
 
 def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: Gradients) -> dict[str, Array]:
@@ -147,7 +147,9 @@ def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: 
             moved = [flat(a[name]) for a in again if a.get(name) is not None]  # type: ignore[arg-type]
             terms = sum(u.numel() for u in cotangents if u is not None)
             bar = rounding_bar(base, scatter(base, moved or [base]), unit=subject.unit, terms=terms)
-            out[name] = bar + rounding_bar(np.full(base.size, ordinary.get(name, 0.0)), np.zeros(base.size), unit=subject.unit, terms=terms)
+            out[name] = bar + rounding_bar(
+                np.full(base.size, ordinary.get(name, 0.0)), np.zeros(base.size), unit=subject.unit, terms=terms
+            )
     return out
 
 
@@ -181,7 +183,12 @@ def _moved_gradients(subject: Subject, cotangents: Sequence[Tensor | None], draw
 
 
 def compare_gradients(
-    subject: Subject, got: Gradients, want: Gradients, bars: Mapping[str, Array], like: Mapping[str, Tensor], **facts: Fact
+    subject: Subject,
+    got: Gradients,
+    want: Gradients,
+    bars: Mapping[str, Array],
+    like: Mapping[str, Tensor],
+    **facts: Fact,
 ) -> Iterator[Evidence]:
     """Evidence that two gradients are equal, argument by argument; a missing one stands for zeros."""
     for name in want:

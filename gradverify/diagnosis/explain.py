@@ -27,7 +27,7 @@ def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
     return Finding(
         code=result.code,
         summary=_summary(spec, result, verdict),
-        lines=tuple(_lines(spec, result, verdict, runs)),
+        lines=tuple(_lines(verdict, runs)),
         remedy=_remedy(spec, result.code),
         location=spec.source,
         minimal=e.case,
@@ -48,7 +48,7 @@ def _summary(spec: Spec, result: Result, verdict: Verdict) -> str:
         return f"{TITLES['GV602']}: {e.quantity} agrees to {result.digits:.1f} digits"
     if result.outcome is Outcome.INCONCLUSIVE:
         return f"{TITLES[result.code]}: {result.reason}; {_cause(e)}"
-    return f"{TITLES[result.code]}: {e.quantity}{_where(spec, e)}"
+    return f"{TITLES[result.code]}: {e.quantity}{_where(e)}"
 
 
 def _argument(spec: Spec, e: Evidence) -> str:
@@ -75,25 +75,25 @@ def _cause(e: Evidence) -> str:
     return str(e.facts.get("cause", CAUSE[e.neighbourhood]))
 
 
-def _where(spec: Spec, e: Evidence) -> str:
+def _where(e: Evidence) -> str:
     relation = e.facts.get("relation") or e.facts.get("layouts") or e.facts.get("phase") or e.facts.get("mask")
     return f" ({relation})" if relation else ""
 
 
-def _lines(spec: Spec, result: Result, verdict: Verdict, runs: int) -> list[str]:
+def _lines(verdict: Verdict, runs: int) -> list[str]:
     e = verdict.evidence
-    lines = [f"smallest case  {_case(spec, e.case)}" + (f"   {runs} runs" if runs else "")]
-    lines += _numbers(spec, result, e)
+    lines = [f"smallest case  {_case(e.case)}" + (f"   {runs} runs" if runs else "")]
+    lines += _numbers(e)
     if "found" in e.facts:
         lines.append(f"found {e.facts['found']}, wanted {e.facts['wanted']}")
     if "said" in e.facts:
         lines.append(str(e.facts["said"]))
-    if "differ" in e.facts and e.facts["differ"]:
+    if e.facts.get("differ"):
         lines.append(f"{e.facts['differ']} elements differ between two calls")
     return lines
 
 
-def _case(spec: Spec, case: Case) -> str:
+def _case(case: Case) -> str:
     dims = [f"{k}={_size(v)}" for k, v in case.dims]
     kwargs = [f"{k}={v!r}" for k, v in case.kwargs]
     plain = {"normal", "contiguous"}
@@ -105,11 +105,11 @@ def _size(v: int | tuple[int, ...]) -> str:
     return "x".join(map(str, v)) if isinstance(v, tuple) and v else str(v)
 
 
-def _numbers(spec: Spec, result: Result, e: Evidence) -> list[str]:
+def _numbers(e: Evidence) -> list[str]:
     kind = e.facts.get("kind")
     if e.numeric.error == 0 and e.numeric.value == 0 and kind is not None and kind != "not finite":
         return [f"{e.analytic:.0f} elements" + (f" after {e.facts['phase']}" if "phase" in e.facts else "")]
-    name = _element(e.worst, e)
+    name = _element(e.worst)
     ours, truth = _labels(e)
     width = max(len(ours), len(truth))
     steps = f"   stable for h = {min(e.numeric.steps):.0e} ... {max(e.numeric.steps):.0e}" if e.numeric.steps else ""
@@ -131,7 +131,7 @@ def _labels(e: Evidence) -> tuple[str, str]:
     )
 
 
-def _element(place: Mismatch | None, e: Evidence) -> str:
+def _element(place: Mismatch | None) -> str:
     if place is None:
         return "<u, J d>"
     if place.argument.startswith("output"):

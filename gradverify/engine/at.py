@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from gradverify.autodiff import calling
+from gradverify.autodiff.products import Passes
 from gradverify.cases.concrete import spec_at
 from gradverify.checks.gradient import against_truth
 from gradverify.checks.subject import Subject
@@ -24,7 +25,7 @@ from gradverify.records.verdict import Cases, Outcome, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """The answer at one point: outcome, code, the verdicts it rests on, calls of the op, and the finding in words."""
+    """The answer at one point: outcome, code, the verdicts it rests on, forward and backward passes, the finding in words."""
 
     outcome: Outcome
     code: str
@@ -68,12 +69,12 @@ def examine(
         return Examination(
             outcome=Outcome.ERROR, code=error.code, verdicts=(), forwards=counted.calls, backwards=0, reason=str(error)
         )
-    return _concluded(spec, verdicts, counted.calls, policy)
+    return _concluded(spec, verdicts, counted.calls)
 
 
-def _concluded(spec: Any, verdicts: tuple[Verdict, ...], forwards: int, policy: Policy) -> Examination:
+def _concluded(spec: Any, verdicts: tuple[Verdict, ...], forwards: int) -> Examination:
     worst = of_case(verdicts)
-    result = conclude([worst], claim="vjp", device="cpu", dtype="float64", cases=Cases(run=1), policy=policy)
+    result = conclude([worst], claim="vjp", device="cpu", dtype="float64", cases=Cases(run=1))
     result = _with_finding(spec, result)
     return Examination(
         outcome=result.outcome,

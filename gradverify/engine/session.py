@@ -1,4 +1,4 @@
-"""A session verifies several specs and gathers everything into one Run. Who listens, and what is shown, is not its affair."""
+"""A session verifies several specs and gathers everything into one Run. Who listens to it is not its affair."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class _Session:
 
     def verify(self, spec: Spec) -> None:
         """Verify one spec; its place in the run is kept up to date, so that nothing is lost on the way."""
-        gaps = _not_covered(spec, self.plan)
+        gaps = _not_covered(self.plan)
         checks: list[Result] = []
         self.ops.append(described(spec, not_covered=gaps))
         if self.on_start:
@@ -99,14 +99,16 @@ class _Session:
                     return
         except UsageError as error:
             whole = described(spec, checks=tuple(checks), not_covered=gaps)
-            self.ops[-1] = OpRun(**{f: getattr(whole, f) for f in whole.__struct_fields__ if f != "error"}, error=str(error))
+            self.ops[-1] = OpRun(
+                **{f: getattr(whole, f) for f in whole.__struct_fields__ if f != "error"}, error=str(error)
+            )
 
     def failures(self) -> int:
         """How many results have failed so far."""
         return sum(r.outcome in (Outcome.FAIL, Outcome.ERROR) for op in self.ops for r in op.checks)
 
 
-def _not_covered(spec: Spec, plan: Plan) -> tuple[NotCovered, ...]:
+def _not_covered(plan: Plan) -> tuple[NotCovered, ...]:
     claims = [NotCovered(what=claim, why=WHY_NOT_YET) for claim in NOT_YET]
     devices = [] if "cuda" in present() else [NotCovered(what="cuda", why="no such device here")]
     skipped = [NotCovered(what=claim, why="skipped on request") for claim in plan.skip]

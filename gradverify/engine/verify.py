@@ -179,9 +179,7 @@ class _Trial:
         )
         if not verdicts:
             return msgspec.structs.replace(self._nothing(found), cases=counts)
-        result = conclude(
-            verdicts, claim=self.claim, device=self.device, dtype=self.dtype, cases=counts, policy=self.policy
-        )
+        result = conclude(verdicts, claim=self.claim, device=self.device, dtype=self.dtype, cases=counts)
         return self._explained(result, found)
 
     def _explained(self, result: Result, found: Found) -> Result:

@@ -135,7 +135,13 @@ class Ladder:
         tops = self.tops()
         rows = [self._window(e) for e in tops]
         value, bar, kink, flat = (np.stack(column) for column in zip(*rows, strict=True))
-        return Windows(tops=tops, value=value, bar=_consistent(value, _usable(tops, bar, flat & ~self.one_sided())), kink=kink, flat=flat)
+        return Windows(
+            tops=tops,
+            value=value,
+            bar=_consistent(value, _usable(tops, bar, flat & ~self.one_sided())),
+            kink=kink,
+            flat=flat,
+        )
 
     def _window(self, top: int) -> tuple[Array, Array, Array, Bools]:
         c0, c1, c2 = (self.central(top - k) for k in range(3))
@@ -164,7 +170,9 @@ class Ladder:
     def _least(self) -> Slopes:
         if self.centre.size > CHUNK:
             parts = [self.cut(c).best() for c in chunks(self.centre.size)]
-            return Slopes(**{f: np.concatenate([getattr(p, f) for p in parts]) for f in ("value", "bar", "kink", "top")})
+            return Slopes(
+                **{f: np.concatenate([getattr(p, f) for p in parts]) for f in ("value", "bar", "kink", "top")}
+            )
         w = self.windows()
         pick = np.argmin(w.bar, axis=0)
         column = np.arange(pick.size)
@@ -212,7 +220,7 @@ def _usable(tops: tuple[int, ...], bar: Array, flat: Bools) -> Array:
         if top <= ROUNDED:
             out[row, moved & flat[row]] = np.inf
             moved |= ~flat[row]
-    return out
+    return np.asarray(out)
 
 
 def _consistent(value: Array, bar: Array) -> Array:
@@ -225,4 +233,4 @@ def _consistent(value: Array, bar: Array) -> Array:
         with np.errstate(all="ignore"):
             apart = np.abs(value[row] - value[row + 1 :]) > 3 * (bar[row] + bar[row + 1 :])
         out[row, (apart & np.isfinite(bar[row + 1 :])).any(axis=0)] = np.inf
-    return out
+    return np.asarray(out)

@@ -84,7 +84,7 @@ class Part:
 class Problem:
     """What is to be judged: x [n], the truth's function [n] -> [m], the claim vjp [m] -> [n], and the roundoff.
 
-    `vjp_at` is the claim at another point, (x [n], v [m]) -> [n]. `rerun` is the difference of two evaluations at x, [m].
+    `vjp_at` is the claim at another point, (x [n], v [m]) -> [n]. `rerun`: the difference of two evaluations at x, [m].
     """
 
     x: Array
@@ -170,7 +170,7 @@ def groups(scale: Array) -> list[Bools]:
 
 def jitter(rng: np.random.Generator, size: int) -> Array:
     """+-k/8 with k in 4..8: exact in a product with a power of two, and equal errors do not cancel in pairs."""
-    return rng.integers(4, 9, size=size) / 8 * rng.choice((-1.0, 1.0), size=size)
+    return np.asarray(rng.integers(4, 9, size=size) / 8 * rng.choice((-1.0, 1.0), size=size))
 
 
 @dataclass(slots=True)
@@ -297,7 +297,7 @@ def _middle(bar: Array) -> Array:
     if len(bar) < 3:
         return np.asarray(bar.max(axis=0))
     a, b, c = bar
-    return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
+    return np.asarray(np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c)))
 
 
 def _noise_unit(probe: Probe, size: Array) -> Array:
@@ -410,7 +410,7 @@ class Sketch:
         return all(np.isnan(m.resolution) or m.resolution <= self._wanted(m) for m in tests)
 
     def _wanted(self, m: Measurement) -> float:
-        return max(TARGET, NOISY_TARGET * float(m.facts.get("unit", 0.0)) ** (2 / 3))
+        return float(max(TARGET, NOISY_TARGET * float(m.facts.get("unit", 0.0)) ** (2 / 3)))
 
     def _hopeless(self, probes: list[Probe], seen: Picture) -> bool:
         """Whether finer steps cannot help: what is unresolved lies at a kink or is flat, and the rest agrees."""
@@ -664,7 +664,7 @@ class Sketch:
     def _central(self, x: Array, direction: Array, j: int, e: int) -> float:
         """One central difference of output j at x with h = 2^e."""
         up, down = (self.problem.forward(x + t * direction)[j] for t in (2.0**e, -(2.0**e)))
-        return float(up - down) / 2 ** (e + 1)
+        return float(up - down) * 2.0 ** (-e - 1)
 
     def _own_error(self, v: Array, direction: Array) -> float:
         """How far the claim <vjp(v), d> itself scatters when x moves by a few roundings: its condition and rounding."""
@@ -873,7 +873,7 @@ def _flat_share(probe: Probe) -> float:
 
 
 def _times(claim: Array, direction: Array) -> Array:
-    """claim * direction, zero where the direction is zero even if the claim is not finite."""
+    """Claim * direction, zero where the direction is zero even if the claim is not finite."""
     with np.errstate(all="ignore"):
         return np.where(direction == 0, 0.0, claim * direction)
 
@@ -886,7 +886,7 @@ def _unit(size: int, at: int) -> Array:
 
 def _replace(m: Measurement, **changes: object) -> Measurement:
     fields_ = {name: getattr(m, name) for name in Measurement.__dataclass_fields__}
-    return Measurement(**{**fields_, **changes})  # type: ignore[arg-type]
+    return Measurement(**{**fields_, **changes})
 
 
 def _rescaled(m: Measurement, factor: float) -> Measurement:

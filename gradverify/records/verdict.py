@@ -34,7 +34,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cases(msgspec.Struct, frozen=True, kw_only=True):
-    """How many cases: judged, refused by `where` or by the reference, redrawn because nothing can be judged there (a kink)."""
+    """How many cases: judged, refused by `where` or by the reference, and redrawn as nothing can be judged there."""
 
     run: int = 0
     invalid: int = 0
