@@ -25,7 +25,12 @@ from gradverify.records.verdict import Cases, Outcome, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """The answer at one point: outcome, code, the verdicts it rests on, forward and backward passes, the finding in words."""
+    """The answer at one point: outcome, code, the verdicts it rests on, calls of the op, and the finding in words.
+
+    Attributes:
+        forwards: calls of the op.
+        backwards: backward passes through it.
+    """
 
     outcome: Outcome
     code: str
@@ -63,16 +68,16 @@ def examine(
     case = Case(spec=name, claim="vjp", seed=seed, dtype=dtype, differentiate=tuple(primals))
     point = Point(primals=primals, kwargs={}, differentiate=tuple(primals))
     subject = Subject(spec=spec, case=case, point=point, call=calling.op_of(spec))
+    before = Passes.backwards
     try:
         verdicts = tuple(judge(e, policy) for e in against_truth(subject))
     except OpError as error:
-        return Examination(
-            outcome=Outcome.ERROR, code=error.code, verdicts=(), forwards=counted.calls, backwards=0, reason=str(error)
-        )
-    return _concluded(spec, verdicts, counted.calls)
+        spent = {"forwards": counted.calls, "backwards": Passes.backwards - before}
+        return Examination(outcome=Outcome.ERROR, code=error.code, verdicts=(), reason=str(error), **spent)
+    return _concluded(spec, verdicts, forwards=counted.calls, backwards=Passes.backwards - before)
 
 
-def _concluded(spec: Any, verdicts: tuple[Verdict, ...], forwards: int) -> Examination:
+def _concluded(spec: Any, verdicts: tuple[Verdict, ...], *, forwards: int, backwards: int) -> Examination:
     worst = of_case(verdicts)
     result = conclude([worst], claim="vjp", device="cpu", dtype="float64", cases=Cases(run=1))
     result = _with_finding(spec, result)
@@ -81,7 +86,7 @@ def _concluded(spec: Any, verdicts: tuple[Verdict, ...], forwards: int) -> Exami
         code=result.code,
         verdicts=verdicts,
         forwards=forwards,
-        backwards=sum(int(v.evidence.facts.get("backwards", 0)) for v in verdicts),
+        backwards=backwards,
         reason=describe(result) if result.outcome is not Outcome.PASS else "",
     )
 
