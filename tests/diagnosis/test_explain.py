@@ -1,0 +1,204 @@
+"""What a finding says, to the letter: one set of lines for every claim."""
+
+import math
+
+import pytest
+
+from gradverify.diagnosis.explain import CAUSE, REMEDIES, explain
+from gradverify.records.case import Case
+from gradverify.records.claims import CLAIMS
+from gradverify.records.codes import TITLES
+from gradverify.records.evidence import Estimate, Evidence, Mismatch
+from gradverify.records.spec import Arg, Spec
+from gradverify.records.verdict import Outcome, Result, Verdict
+
+SPEC = Spec(name="scale", op=abs, args=(Arg(name="x", shape="b n"), Arg(name="w", shape="n")), reference=abs)
+PLACE = {"analytic": 2.0, "numeric": 1.0, "error": 1e-12}
+ENTRY = Mismatch(argument="x", index=(2, 1), output=0, output_index=(2, 1), **PLACE)
+GRADIENT = Mismatch(argument="w", index=(1,), output=None, output_index=None, **PLACE)
+OUTPUT = Mismatch(argument="output 0", index=(0, 3), output=None, output_index=None, **PLACE)
+TRUTH = "central differences of the forward"
+
+
+def evidence(claim="vjp", *, value=1.0, error=1e-12, facts=None, steps=(), case=None, **fields):
+    return Evidence(
+        claim=claim,
+        case=case or Case(spec="scale", claim=claim, dims=(("b", 3), ("n", 2)), differentiate=("x", "w")),
+        numeric=Estimate(value=value, error=error, steps=steps),
+        facts=facts or {},
+        **{"quantity": "the gradient of `x`", "analytic": 2.0, "scale": 2.0, "resolution": 1e-9, **fields},
+    )
+
+
+def finding(e, code, outcome=Outcome.FAIL, *, runs=0, spec=SPEC, **fields):
+    verdict = Verdict(outcome=outcome, code=code, evidence=e)
+    result = Result(claim=e.claim, device="cpu", dtype="float64", outcome=outcome, code=code, worst=verdict, **fields)
+    return explain(spec, result, runs=runs)
+
+
+def text(found):
+    return "\n".join([found.summary, *found.lines])
+
+
+GOLDEN = {
+    "forward": (
+        evidence("forward", quantity="output 0", worst=OUTPUT, facts={"truth": "the reference"}),
+        "GV208",
+        """\
+forward differs from the reference: output 0
+smallest case  b=3  n=2   7 runs
+  the op     output 0[0,3] = 2
+  reference  output 0[0,3] = 1 +- 1e-12""",
+    ),
+    "vjp": (
+        evidence(worst=ENTRY, steps=(2.0**-8, 2.0**-10), facts={"truth": TRUTH}),
+        "GV199",
+        """\
+wrong gradient: the gradient of `x`
+smallest case  b=3  n=2   7 runs
+  backward()                          dy[2,1]/dx[2,1] = 2
+  central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-12   stable for h = 1e-03 ... 4e-03""",
+    ),
+    "linear": (
+        evidence("linear", worst=GRADIENT, facts={"relation": "B(2.5 u) against 2.5 B(u)"}),
+        "GV201",
+        """\
+backward is not linear in the cotangent: the gradient of `x` (B(2.5 u) against 2.5 B(u))
+smallest case  b=3  n=2   7 runs
+  backward()    grad w[1] = 2
+  by linearity  grad w[1] = 1 +- 1e-12""",
+    ),
+    "layout": (
+        evidence("layout", worst=GRADIENT, facts={"layouts": "x transposed"}),
+        "GV203",
+        """\
+result depends on the memory layout: the gradient of `x` (x transposed)
+smallest case  b=3  n=2   7 runs
+  backward()  grad w[1] = 2
+  contiguous  grad w[1] = 1 +- 1e-12""",
+    ),
+    "purity": (
+        evidence("purity", quantity="`w`", value=0.0, error=0.0, facts={"kind": "input", "phase": "backward"}),
+        "GV202",
+        """\
+the op changes what it was given: `w` (backward)
+smallest case  b=3  n=2   7 runs
+2 elements after backward""",
+    ),
+    "repeat": (
+        evidence("repeat", worst=GRADIENT, facts={"kind": "again", "differ": 3}),
+        "GV204",
+        """\
+not repeatable: the gradient of `x`
+smallest case  b=3  n=2   7 runs
+  backward()      grad w[1] = 2
+  the first call  grad w[1] = 1 +- 1e-12
+3 elements differ between two calls""",
+    ),
+    "edges": (
+        evidence("edges", worst=ENTRY, facts={"truth": TRUTH}),
+        "GV206",
+        """\
+wrong at edge sizes: the gradient of `x`
+smallest case  b=3  n=2   7 runs
+  backward()                          dy[2,1]/dx[2,1] = 2
+  central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-12""",
+    ),
+    "partial": (
+        evidence("partial", worst=GRADIENT, facts={"mask": "gradients for w; outputs used 0"}),
+        "GV205",
+        """\
+wrong under partial differentiation: the gradient of `x` (gradients for w; outputs used 0)
+smallest case  b=3  n=2   7 runs
+  backward()   grad w[1] = 2
+  all at once  grad w[1] = 1 +- 1e-12""",
+    ),
+}
+
+
+def test_there_is_a_text_for_every_claim():
+    assert tuple(GOLDEN) == tuple(CLAIMS)
+
+
+@pytest.mark.parametrize("claim", GOLDEN)
+def test_a_failing_claim_reads_so(claim):
+    e, code, wanted = GOLDEN[claim]
+    assert text(finding(e, code, runs=7)) == wanted
+
+
+def test_a_plain_pass_has_no_finding_and_a_warned_one_has():
+    assert finding(evidence(), "", Outcome.PASS) is None
+    assert finding(evidence(), "GV602", Outcome.PASS, digits=7.25).summary == (
+        "imprecise: the gradient of `x` agrees to 7.2 digits"
+    )
+
+
+def test_a_straight_through_without_a_contract_is_told_what_to_declare():
+    found = finding(evidence(worst=ENTRY, neighbourhood="flat"), "GV112")
+    assert found.summary == (
+        "straight-through without a contract: the forward is flat, backward returns a gradient for `x`"
+    )
+    assert "backward_of=" in found.remedy
+
+
+@pytest.mark.parametrize("neighbourhood", CAUSE)
+def test_an_undecided_claim_names_its_cause(neighbourhood):
+    e = evidence(neighbourhood=neighbourhood)
+    found = finding(e, "GV303", Outcome.INCONCLUSIVE, reason="3 of 20 cases resolved")
+    assert found.summary == f"{TITLES['GV303']}: 3 of 20 cases resolved; {CAUSE[neighbourhood]}"
+
+
+def test_a_wrong_reference_is_the_cause_and_a_cause_that_was_measured_stands_before_the_neighbourhood():
+    wrong = finding(evidence(facts={"kind": "reference"}), "GV303", Outcome.INCONCLUSIVE)
+    assert wrong.summary.endswith("the reference's own gradient does not agree with its differences")
+    told = finding(evidence(facts={"cause": "nowhere finite"}), "GV303", Outcome.INCONCLUSIVE)
+    assert told.summary.endswith("nowhere finite")
+
+
+def test_a_remedy_is_only_for_the_codes_that_have_one():
+    for code in TITLES:
+        assert finding(evidence(), code, Outcome.FAIL, digits=7.0).remedy == REMEDIES.get(code)
+
+
+def test_at_a_kink_the_slopes_that_would_do_are_told():
+    found = finding(evidence(worst=ENTRY, interval=(0.0, 1.0), facts={"truth": TRUTH}), "GV199")
+    assert found.lines[-1].endswith("+- 1e-12   any slope in [0, 1] would do")
+
+
+def test_the_case_is_told_by_what_is_not_plain():
+    case = Case(
+        spec="scale",
+        claim="vjp",
+        dims=(("b", (2, 3)), ("n", 5)),
+        kwargs=(("mode", "sum"), ("eps", 0.5)),
+        values=(("x", "zeros"), ("w", "normal")),
+        layouts=(("x", "contiguous"), ("w", "sliced")),
+    )
+    lines = finding(evidence(case=case), "GV199").lines
+    assert lines[0] == "smallest case  b=2x3  n=5  mode='sum'  eps=0.5  x zeros  w sliced"
+    given = finding(evidence(case=Case(spec="scale", claim="vjp")), "GV199").lines
+    assert given[0] == "smallest case  the given inputs"
+
+
+def test_what_was_found_wanted_and_said_is_repeated():
+    facts = {"kind": "shape", "found": "[2]", "wanted": "[3]", "said": "no such stride"}
+    lines = finding(evidence("layout", value=0.0, error=0.0, facts=facts), "GV203").lines
+    assert lines[-2:] == ("found [2], wanted [3]", "no such stride")
+
+
+def test_a_direction_and_a_second_output_have_names_too():
+    along = Mismatch(argument="", index=None, output=1, output_index=(4,), **PLACE)
+    assert "dy1[4] along d = 2" in text(finding(evidence(worst=along), "GV199"))
+    assert "<u, J d> = 2" in text(finding(evidence(worst=None), "GV199"))
+    scalar = Mismatch(argument="x", index=(), output=0, output_index=(), **PLACE)
+    assert "dy/dx = 2" in text(finding(evidence(worst=scalar), "GV199"))
+
+
+def test_a_number_that_is_unknown_is_printed_as_such():
+    assert "nan" in text(finding(evidence(analytic=math.nan), "GV111"))
+
+
+def test_the_finding_holds_the_case_and_the_place_of_the_spec():
+    e = evidence()
+    found = finding(e, "GV199")
+    assert (found.code, found.minimal, found.location) == ("GV199", e.case, SPEC.source)
