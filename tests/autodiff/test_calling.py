@@ -90,7 +90,7 @@ def test_our_own_errors_pass_through_unwrapped():
     def op(x, w):
         raise SpecError("declare it")
 
-    with pytest.raises(SpecError, match="^declare it$"):
+    with pytest.raises(SpecError, match=r"^declare it$"):
         call(op)
 
 

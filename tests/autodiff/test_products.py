@@ -79,7 +79,7 @@ class Wrong(Function):
 )
 def test_what_torch_refuses_of_a_backward_has_a_code(answer, code):
     Wrong.answer = answer
-    with pytest.raises(OpError, match="^f: the backward raised") as caught:
+    with pytest.raises(OpError, match=r"^f: the backward raised") as caught:
         tape(Wrong).vjp([torch.ones(2)])
     assert caught.value.code == code
 
