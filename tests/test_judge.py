@@ -273,6 +273,11 @@ def test_one_failing_case_fails_the_claim():
     assert concluded(*[PLAIN] * 50).outcome is PASS
 
 
+def test_the_last_failure_is_told_since_it_is_the_smallest():
+    first, last = verdict(FAIL, "GV199", analytic=9.0), verdict(FAIL, "GV199", analytic=2.0)
+    assert concluded(first, PLAIN, last).worst is last
+
+
 def test_an_op_that_raised_is_an_error():
     result = concluded(PLAIN, verdict(ERROR, "GV902"))
     assert (result.outcome, result.code) == (ERROR, "GV902")
