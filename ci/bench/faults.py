@@ -1,4 +1,4 @@
-"""The fault suite beside gradcheck: which wrong ops each judge fails, and which right twins.
+"""The fault suite beside gradcheck: which wrong ops each judge fails, and which right twins; then ops that are none.
 
 `python -m ci.bench.faults [--only NAME]`. Gradcheck is handed three ordinary points of each spec, and fails an op that
 it fails at any of them. "All flags" adds batched gradients, gradient dtypes and gradgradcheck with strided cotangents.
@@ -148,6 +148,27 @@ def rows(only: str, seed: int) -> Iterator[Row]:
         yield row
 
 
+def hostile(seed: int) -> dict[str, str]:
+    """What each op that is none was told: its outcome and code, with a mark where it should be another."""
+    from tests.faults.hostile import HOSTILE
+
+    said = {}
+    for op in HOSTILE:
+        found = ours(op.spec, seed).get(op.claim, "absent")
+        outcome, _, code = found.partition(" ")
+        right = outcome in {o.upper() for o in op.outcomes} and (not op.codes or code in op.codes)
+        said[op.name] = found if right else f"{found}, not one of {', '.join((*op.outcomes, *op.codes))}"
+    return said
+
+
+def hostile_line(said: dict[str, str]) -> str:
+    """How many of them were told so."""
+    wrong = {name: words for name, words in said.items() if ", not one of" in words}
+    text = "Ops that are none (they raise, return no tensor, NaN, or gradients of the wrong number or shape): "
+    text += f"{len(said) - len(wrong)} of {len(said)} are told so by outcome and code."
+    return f"{text}\n\n{bullets(wrong)}" if wrong else text
+
+
 def suite() -> tuple[Any, ...]:
     """All faults of tests/faults."""
     from tests.faults.table import FAULTS
@@ -197,11 +218,12 @@ def main() -> None:
     for row in rows(options.only, options.seed):
         done.append(row)
         print(f"{row.cls:18} {row.name:34} found {row.found} alarms {row.alarmed} {row.missing}", flush=True)
-    text = report(done)
     if options.only:
-        print(f"{text}\n\n{doubts(done)}")
-    else:
-        publish("faults", text, {"seed": options.seed, "rows": [vars(r) for r in done]}, more=doubts(done))
+        print(f"{report(done)}\n\n{doubts(done)}")
+        return
+    told = hostile(options.seed)
+    text = f"{report(done)}\n\n{hostile_line(told)}"
+    publish("faults", text, {"seed": options.seed, "rows": [vars(r) for r in done], "hostile": told}, more=doubts(done))
 
 
 if __name__ == "__main__":

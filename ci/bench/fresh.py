@@ -118,8 +118,8 @@ def report(tally: Any, asked: dict[str, Any], functions: int, rounds: int, spoil
         lines.append([fault, *ours, *others])
     head = ["gradient", "ours, smooth", "ours, kinked", *(n for n in asked if n != "gradverify")]
     intro = (
-        f"{functions} functions of torch whose names were fixed before the judge was tuned; {rounds} fresh points each, "
-        f"the wrong gradients at the first {spoilt} of them. "
+        f"{functions} functions of torch, whose names were fixed before the judge was tuned, at {rounds} fresh points "
+        f"each; wrong gradients at the first {spoilt} of them. "
         "PASS of all (FAIL, inconclusive) for right gradients; FAIL of all (PASS, inconclusive) for wrong ones."
     )
     return f"{intro}\n\n{table(head, lines)}"
