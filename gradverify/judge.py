@@ -157,7 +157,7 @@ def _loosened(e: Evidence, gap: float, policy: Policy) -> bool:
 def of_case(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict of a case: FAIL before INCONCLUSIVE before a moot one before PASS; a warning before none.
 
-    A kink of a few outputs does not stand in the way of a case that is resolved without them.
+    A kink of a few outputs, or a few inputs without power, do not stand in the way of a case that is resolved else.
     """
     failing = [v for v in verdicts if v.outcome in (Outcome.FAIL, Outcome.ERROR)]
     if failing:
@@ -165,9 +165,10 @@ def of_case(verdicts: Sequence[Verdict]) -> Verdict:
     open_ = [v for v in verdicts if v.outcome is Outcome.INCONCLUSIVE and not v.moot]
     if open_:
         return open_[0]
+    blind = any(v.moot and v.evidence.interval is None and not v.evidence.facts.get("few") for v in verdicts)
     judged = [v for v in verdicts if not v.moot]
-    if not judged:
-        return next((v for v in verdicts if v.evidence.interval is not None), verdicts[0])
+    if blind or not judged:
+        return next((v for v in verdicts if v.evidence.interval is not None), next(v for v in verdicts if v.moot))
     warned = [v for v in judged if v.code]
     return warned[0] if warned else max(judged, key=lambda v: _power(v.evidence))
 

@@ -247,10 +247,10 @@ MOOT = verdict(OPEN, "GV303", moot=True)
     [
         ((PLAIN, verdict(FAIL, "GV199"), verdict(OPEN, "GV303")), "GV199"),
         ((PLAIN, verdict(OPEN, "GV301"), MOOT), "GV301"),
-        ((PLAIN, MOOT), ""),
+        ((PLAIN, MOOT), "GV303"),
         ((MOOT, MOOT), "GV303"),
         ((MOOT, KINK), "GV302"),
-        ((KINK, MOOT, PLAIN), ""),
+        ((KINK, MOOT, PLAIN), "GV302"),
         ((KINK, PLAIN), ""),
         ((KINK,), "GV302"),
         ((PLAIN, verdict(PASS, "GV602")), "GV602"),

@@ -181,7 +181,7 @@ def _against_reference(subject: Subject) -> Iterator[Evidence]:
     tape = subject.record()
     us = subject.cotangents(tape)
     want = own.vjp(_matching(us, own.outputs))
-    bars = gradient_bars(subject, _matching(us, own.outputs), want)
+    bars = gradient_bars(replace(subject, call=called), _matching(us, own.outputs), want)
     truth = "autograd of the reference, itself verified by differences"
     yield from compare_gradients(subject, tape.vjp(us), want, bars, tape.leaves, truth=truth)
 

@@ -137,20 +137,49 @@ def scatter(base: Array, moved: Sequence[Array]) -> Array:
 
 
 def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: Gradients) -> dict[str, Array]:
-    """Error bars of a gradient computed in another order: its scatter when inputs and cotangents move by roundings."""
-    again = [_moved_gradients(subject, cotangents, draw) for draw in range(DRAWS)]
+    """Error bars of a gradient computed in another order.
+
+    Its scatter when inputs and cotangents move by roundings; and the rounding of terms that may have cancelled in it:
+    of the size that the gradient has where the inputs are scaled down to 1, and of <u, y> / x, which has its units.
+    """
+    again = [_moved(subject, cotangents, draw) for draw in range(DRAWS)]
     ordinary = _ordinary_size(subject, cotangents)
+    product = max((_product(cotangents, tape.outputs) for tape, _ in again), default=0.0)
+    terms = sum(u.numel() for u in cotangents if u is not None)
     out = {}
     for name, grad in grads.items():
         if grad is not None:
             base = flat(grad)
-            moved = [flat(a[name]) for a in again if a.get(name) is not None]  # type: ignore[arg-type]
-            terms = sum(u.numel() for u in cotangents if u is not None)
+            moved = [flat(g[name]) for _, g in again if g.get(name) is not None]  # type: ignore[arg-type]
+            hidden = ordinary.get(name, 0.0) + product / _input_size(subject.point.primals[name], base.size)
             bar = rounding_bar(base, scatter(base, moved or [base]), unit=subject.unit, terms=terms)
-            out[name] = bar + rounding_bar(
-                np.full(base.size, ordinary.get(name, 0.0)), np.zeros(base.size), unit=subject.unit, terms=terms
-            )
+            out[name] = bar + rounding_bar(hidden, np.zeros(base.size), unit=subject.unit, terms=1)
     return out
+
+
+def _product(cotangents: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> float:
+    """The largest max |u| max |y| over the outputs that are used and finite."""
+    sizes = [0.0]
+    for u, y in zip(cotangents, outputs, strict=False):
+        if u is not None and y.numel():
+            sizes.append(float(u.abs().max()) * float(y.detach().abs().max()))
+    return max(x for x in sizes if np.isfinite(x))
+
+
+def _input_size(t: Tensor | None, count: int) -> Array:
+    """|x_i|, at least a thousandth of the tensor's root mean square; infinite where all are zero."""
+    if t is None or not t.numel():
+        return np.full(count, np.inf)
+    size = np.abs(flat(t))
+    least = 1e-3 * float(np.sqrt(np.mean(size**2)))
+    return np.maximum(size, least) if least > 0 else np.full(count, np.inf)
+
+
+def _moved(subject: Subject, cotangents: Sequence[Tensor | None], draw: int) -> tuple[Tape, Gradients]:
+    primals = shaken(subject, subject.point.primals, draw=draw)
+    tape = subject.record(point=replace(subject.point, primals=primals))
+    g = materialise.generator(subject.case, "shake", "cotangent", str(draw))
+    return tape, tape.vjp([None if u is None else _shaken(u, subject.unit, g) for u in cotangents])
 
 
 def _ordinary_size(subject: Subject, cotangents: Sequence[Tensor | None]) -> dict[str, float]:
@@ -173,13 +202,6 @@ def _ordinary_size(subject: Subject, cotangents: Sequence[Tensor | None]) -> dic
         return {}
     tops = {n: float(g.abs().max()) for n, g in grads.items() if g is not None and g.numel()}
     return {n: t for n, t in tops.items() if np.isfinite(t)}
-
-
-def _moved_gradients(subject: Subject, cotangents: Sequence[Tensor | None], draw: int) -> Gradients:
-    primals = shaken(subject, subject.point.primals, draw=draw)
-    tape = subject.record(point=replace(subject.point, primals=primals))
-    g = materialise.generator(subject.case, "shake", "cotangent", str(draw))
-    return tape.vjp([None if u is None else _shaken(u, subject.unit, g) for u in cotangents])
 
 
 def compare_gradients(

@@ -19,6 +19,9 @@ from gradverify.cases.pins import Pins
 from gradverify.records.case import Case
 from gradverify.records.verdict import Outcome, Verdict
 
+REDRAWS = 4
+"""A search ends when nothing could be judged in this many times the cases that were asked for."""
+
 SHRINKS = 150
 """Cases tried after the first failure. Enough for a dozen draws of a handful of choices each; more buys little."""
 
@@ -70,6 +73,8 @@ class _Search:
             return
         if self.spent >= self.examples:
             raise _Enough("examples")
+        if self.found.redrawn >= REDRAWS * max(self.examples, 10):
+            raise _Enough("nothing to judge")
         self.try_swept(case)
         self.spent += 1
 

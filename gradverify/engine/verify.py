@@ -137,7 +137,9 @@ class _Trial:
         if not allowed(self.spec, case):
             return None
         try:
-            evidence = list(CHECKS[self.claim](self.spec, case))
+            # A stochastic op is seeded before each call; the user's generator stays as it was.
+            with torch.random.fork_rng(enabled=self.spec.stochastic):
+                evidence = list(CHECKS[self.claim](self.spec, case))
         except CannotJudgeError:
             return None
         except OpError as error:

@@ -50,7 +50,8 @@ def rounding_bar(a: Array, spread: Array, *, unit: float, terms: int) -> Array:
     The scatter that is seen when the inputs move by one rounding (`spread`), which holds condition and cancellation
     as they are at this point, and the rounding of the value itself; sqrt(terms) roundings add up in a sum of `terms`.
     """
-    return np.asarray(ROUNDINGS * (spread + unit * np.sqrt(max(terms, 1)) * np.abs(a)))
+    size = np.where(np.isfinite(a), np.abs(a), 0.0)
+    return np.asarray(ROUNDINGS * (spread + unit * np.sqrt(max(terms, 1)) * size))
 
 
 def worst_gap(analytic: Array, numeric: Array, bar: Array) -> Gap:

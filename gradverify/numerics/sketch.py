@@ -462,8 +462,12 @@ class Sketch:
             resolved=seen.share,
             code="smooth",
             steps=tuple(2.0 ** float(t) for t in np.unique(seen.tops[k])[:8]),
-            facts={**self._powers(terms, bar, scale), "unit": self._unit(probe)},
+            facts={**self._powers(terms, bar, scale), "unit": self._unit(probe), "few": self._few(probe)},
         )
+
+    def _few(self, probe: Probe) -> bool:
+        """Whether the direction moves stragglers only."""
+        return bool((probe.direction != 0).sum() < STRAGGLERS * probe.direction.size)
 
     def _unit(self, probe: Probe) -> float:
         """The forward's roundoff as measured, of half its outputs at least."""
@@ -514,12 +518,13 @@ class Sketch:
     def _moves_far_away(self, probe: Probe) -> bool:
         """Where nothing moves and nothing is claimed: whether the forward moves at steps far beyond the input's size.
 
-        Then its slope here lies below its rounding, and a claim of zero is not shown to be right.
+        Then its slope here lies below its rounding, and a claim of zero is not shown to be right. An output that is
+        exactly zero has no rounding: there it is.
         """
         for e in AFAR:
             for t in (2.0**e, -(2.0**e)):
                 y = probe.ladder.path(t)
-                if ((y != self.problem.centre) & np.isfinite(y)).any():
+                if ((y != self.problem.centre) & (self.problem.centre != 0) & np.isfinite(y)).any():
                     return True
         return False
 
@@ -610,9 +615,9 @@ class Sketch:
         return self._entry_or(one, probe, j, row)
 
     def _nonlinear(self, v: Array, direction: Array) -> bool:
-        """Whether <B(v), d> differs from <B(2.5 v), d> / 2.5, or from what two halves of v add up to."""
+        """Whether <B(v), d> differs from <B(a v), d> / a, a = 2.5 or -1, or from what two halves of v add up to."""
         whole, half = inner(self.problem.vjp(v), direction), np.arange(v.size) % 2 == 0
-        scaled = inner(self.problem.vjp(2.5 * v), direction) / 2.5
+        scaled = max((inner(self.problem.vjp(a * v), direction) / a for a in (2.5, -1.0)), key=lambda s: abs(s - whole))
         halves = sum(inner(self.problem.vjp(np.where(h, v, 0.0)), direction) for h in (half, ~half))
         return max(abs(whole - scaled), abs(whole - halves)) > IMPRECISE * max(abs(whole), abs(scaled), abs(halves))
 
@@ -655,9 +660,12 @@ class Sketch:
                 sum_ = self._central(self.problem.x, probe.direction + sign * other.direction, j, top)
                 if abs(sum_ - own - sign * float(other.ladder.central(top)[j])) > limit:
                     return False
+        # Finer steps are noisier: what is below their noise is no kink.
+        rounding = probe.ladder.roundoff(np.zeros_like(self.problem.centre), top - 6)[j] + self.problem.rerun[j]
+        limit = max(limit, 8 * float(rounding) * 2.0 ** (6 - top))
         for _ in range(NEIGHBOURS):
             away = self.problem.x + 2.0 ** (top - 4) * jitter(self.rng, self.problem.x.size) * np.abs(probe.direction)
-            if abs(self._central(away, probe.direction, j, top - 8) - own) > limit:
+            if abs(self._central(away, probe.direction, j, top - 6) - own) > limit:
                 return False
         return True
 

@@ -249,7 +249,6 @@ def test_the_users_generator_is_untouched_by_a_whole_verification():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.xfail(reason="the generator is seeded and not put back")
 def test_the_users_generator_is_untouched_by_a_stochastic_op_too():
     def op(x):
         return x * torch.rand(())
