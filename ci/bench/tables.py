@@ -6,6 +6,7 @@ import datetime
 import json
 import platform
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,25 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    """The revision that is measured; empty outside of a git checkout."""
+    command = ["git", "log", "-1", "--format=%h", "--", "gradverify"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def publish(name: str, body: str, data: Any, *, more: str = "") -> None:
     """Write `results/NAME.md` and `results/NAME.json`; `more` stays out of the README."""
     facts = machine()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    line = f"*{facts['date']}, {facts['cpu']}, torch {facts['torch']}, Python {facts['python']}, 1 thread.*"
+    versions = f"torch {facts['torch']}, Python {facts['python']}, gradverify at {facts['commit'] or 'no commit'}"
+    line = f"*{facts['date']}, {facts['cpu']}, {facts['threads']} thread, {versions}.*"
     (RESULTS / f"{name}.md").write_text(f"{body}\n\n{line}\n" + (f"\n{MORE}\n\n{more}\n" if more else ""))
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": facts, **data}, indent=1) + "\n")
     print(f"\n{body}\n\n{more}\n", flush=True)
