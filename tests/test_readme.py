@@ -56,3 +56,26 @@ def test_the_readme_names_no_other_command() -> None:
 def test_every_link_leads_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
+
+
+SCREEN = README.partition("<!-- screen:failing -->")[2].partition("<!-- /screen -->")[0]
+
+
+def settled(text: str) -> list[str]:
+    """The report's lines without what differs from machine to machine: versions, devices, seconds."""
+    lines = [line for line in text.splitlines() if not line.startswith(("gradverify ", "  - cuda"))]
+    return [re.sub(r", [0-9.]+ s$", "", line) for line in lines]
+
+
+def test_the_first_screen_is_what_the_command_prints(tmp_path: Path) -> None:
+    code, shown = (re.search(rf"```{language}\n(.*?)```", SCREEN, re.DOTALL)[1] for language in ("python", "console"))
+    (tmp_path / "mypkg").mkdir()
+    (tmp_path / "mypkg" / "norm.py").write_text(code)
+    command, _, report = shown.partition("\n")
+    arguments = command.split()[2:]
+    environment = {k: v for k, v in os.environ.items() if k != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-m", "gradverify", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert settled(done.stdout) == settled(report), done.stderr
+    assert done.returncode == 1
