@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gradverify.numerics.sketch import Part
+from gradverify.numerics.problem import Part
 
 Array = npt.NDArray[np.float64]
 

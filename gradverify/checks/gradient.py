@@ -20,7 +20,9 @@ from gradverify.checks.flat import Array
 from gradverify.checks.subject import Subject, compare_gradients, gradient_bars
 from gradverify.errors import OpError, SpecError
 from gradverify.numerics.comparison import through_float32
-from gradverify.numerics.sketch import Measurement, Problem, Sketch
+from gradverify.numerics.measurement import Measurement
+from gradverify.numerics.problem import Problem
+from gradverify.numerics.sketch import measure
 from gradverify.records.evidence import Estimate, Evidence, Mismatch
 
 DIGITS = {"float64": 52, "float32": 23, "bfloat16": 7, "float16": 10}
@@ -65,7 +67,7 @@ def _differences(subject: Subject, function: Called, tape: Tape, *, claimed: Cal
         yield subject.evidence("the forward", **_unknown(), neighbourhood="edge", resolved=0.0, facts=facts)
         return
     float32 = _by_float32(problem, rng)
-    for m in Sketch(problem, rng).measure():
+    for m in measure(problem, rng):
         yield evidence_of(subject, m, truth=truth, float32=float32)
 
 

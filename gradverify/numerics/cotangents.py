@@ -1,0 +1,84 @@
+"""The tests of a group: random cotangents of all outputs at once, each held against every direction."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradverify.numerics.comparison import inner, norm
+from gradverify.numerics.difference import Array, Bools
+from gradverify.numerics.directions import few
+from gradverify.numerics.measurement import SAFETY, Measurement
+from gradverify.numerics.picture import NOISY_TARGET, TARGET, Picture, noise_unit
+from gradverify.numerics.probe import Probe
+from gradverify.numerics.trial import Trial
+
+COTANGENTS = 2
+"""A fault that one random cotangent happens to cancel does not cancel in two."""
+
+
+def held(trial: Trial, probes: list[Probe], seen: Picture) -> list[Measurement] | Bools:
+    """Every cotangent beside every direction; or the mask of the inputs whose claimed gradient is not finite."""
+    out = []
+    for _ in range(COTANGENTS):
+        v, claim, lost = _claim(trial, probes[0], seen)
+        if lost.any() and not trial.plain:
+            # A backward in a narrow float may overflow under large weights: then all weigh alike.
+            trial.plain = True
+            v, claim, lost = _claim(trial, probes[0], seen)
+        if lost.any():
+            return lost
+        out += [_test(probe, k, seen, v, claim) for k, probe in enumerate(probes)]
+    return out
+
+
+def fine_enough(tests: list[Measurement]) -> bool:
+    """Whether every test has the resolution that is wanted, or nothing moves and nothing is claimed (NaN)."""
+    return all(np.isnan(m.resolution) or m.resolution <= _wanted(m) for m in tests)
+
+
+def _wanted(m: Measurement) -> float:
+    return float(max(TARGET, NOISY_TARGET * float(m.facts.get("unit", 0.0)) ** (2 / 3)))
+
+
+def _claim(trial: Trial, probe: Probe, seen: Picture) -> tuple[Array, Array, Bools]:
+    v = trial.cotangent(seen)
+    claim = trial.problem.vjp(v)
+    return v, claim, ~np.isfinite(claim) & (probe.direction != 0)
+
+
+def _test(probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measurement:
+    weighed = np.abs(v) * np.where(v == 0, 0.0, seen.bar[k])
+    terms = probe.terms(claim)
+    bar = min(float(weighed.sum()), 4 * norm(weighed)) + 8 * probe.problem.unit * norm(terms)
+    scale = max(norm(terms), norm(v * np.where(v == 0, 0.0, seen.value[k])))
+    return Measurement(
+        analytic=inner(claim, probe.direction),
+        value=inner(v, seen.value[k]),
+        error=bar,
+        scale=scale,
+        resolution=_resolution(probe, terms, bar, scale),
+        resolved=seen.share,
+        code="smooth",
+        steps=tuple(2.0 ** float(t) for t in np.unique(seen.tops[k])[:8]),
+        facts={**_powers(probe, terms, bar, scale), "unit": _unit(probe), "few": few(probe.direction != 0)},
+    )
+
+
+def _unit(probe: Probe) -> float:
+    """The forward's roundoff as measured, of half its outputs at least."""
+    if not probe.ladder.noise:
+        return probe.problem.unit
+    return float(np.median(noise_unit(probe, np.abs(probe.ladder.best().value))))
+
+
+def _resolution(probe: Probe, terms: Array, bar: float, scale: float) -> float:
+    """The smallest error, relative to a tensor's own gradient, that would have been seen: the worst tensor's."""
+    parts = [norm(terms[p.start : p.stop]) for p in probe.problem.parts]
+    least = min((p for p in parts if p > 1e-3 * scale), default=scale)
+    return SAFETY * bar / least if least > 0 else np.nan
+
+
+def _powers(probe: Probe, terms: Array, bar: float, scale: float) -> dict[str, str | int | float | bool]:
+    """Per tensor the relative error that this test would have exposed in its gradient."""
+    sizes = {p.name: norm(terms[p.start : p.stop]) for p in probe.problem.parts}
+    return {f"resolution {k}": SAFETY * bar / s if s > 0 else np.inf for k, s in sizes.items() if scale > 0}

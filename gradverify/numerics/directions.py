@@ -1,0 +1,46 @@
+"""Which inputs are perturbed together, and by how much: random signs and sizes that are exact in floating point."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradverify.numerics.difference import Array, Bools
+
+GROUP = 10
+"""Inputs whose sizes differ by more than 2^10 are perturbed apart: the large ones would drown the small ones."""
+
+STRAGGLERS = 0.005
+"""Groups of a smaller share of the inputs are perturbed together."""
+
+
+def groups(scale: Array) -> list[Bools]:
+    """Masks of inputs of like size, each spanning at most 2^GROUP, the largest first; stragglers in one group, last.
+
+    Among many normal numbers a few are tiny by chance: they are no population of their own.
+    """
+    exponent = np.log2(scale)
+    out, left = [], np.ones(scale.size, dtype=np.bool_)
+    stragglers = np.zeros(scale.size, dtype=np.bool_)
+    while left.any():
+        mask = left & (exponent > exponent[left].max() - GROUP)
+        left &= ~mask
+        if few(mask):
+            stragglers |= mask
+        else:
+            out.append(mask)
+    return [*out, stragglers] if stragglers.any() else out
+
+
+def few(mask: Bools) -> bool:
+    """Whether a group is one of stragglers."""
+    return bool(mask.sum() < STRAGGLERS * mask.size)
+
+
+def jitter(rng: np.random.Generator, size: int) -> Array:
+    """+-k/8 with k in 4..8: exact in a product with a power of two, and equal errors do not cancel in pairs."""
+    return np.asarray(rng.integers(4, 9, size=size) / 8 * rng.choice((-1.0, 1.0), size=size))
+
+
+def some(rng: np.random.Generator, choices: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the choices."""
+    return choices if choices.size <= count else rng.choice(choices, size=count, replace=False)

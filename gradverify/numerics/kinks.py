@@ -1,0 +1,92 @@
+"""Kinks: a claim held against the slopes nearby, and whether a mismatch is one of a smooth function at all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradverify.numerics.comparison import inner, norm
+from gradverify.numerics.difference import Array
+from gradverify.numerics.measurement import SAFETY, Measurement
+from gradverify.numerics.neighbourhood import Surroundings
+from gradverify.numerics.probe import Probe
+from gradverify.numerics.problem import Problem
+from gradverify.numerics.trial import Trial
+
+NEIGHBOURS = 2
+"""Points nearby at which a slope must be the same before a mismatch with it counts."""
+
+SAMPLES = 12
+"""Points around a kink at which the slope is sampled: generalised gradients are limits of gradients nearby."""
+
+
+def at_kink(trial: Trial, probe: Probe, around: Surroundings, j: int, row: Array) -> Measurement:
+    """Hold the slope that the claim gives output j against the interval of one-sided slopes there."""
+    low, high, error = (float(a[j]) for a in (around.low, around.high, around.error))
+    claim = inner(row, probe.direction)
+    if not low - SAFETY * error <= claim <= high + SAFETY * error:
+        low, high = _hull(trial, probe, j, low, high)
+    return Measurement(
+        analytic=claim,
+        value=(low + high) / 2,
+        error=error,
+        scale=max(norm(probe.terms(row)), abs(low), abs(high)),
+        resolution=np.inf,
+        resolved=1.0,
+        code="kink",
+        steps=(2.0 ** probe.ladder.levels[-1],),
+        interval=(low, high),
+        confirmed=True,
+        place=trial.problem.place(None, j),
+    )
+
+
+def _hull(trial: Trial, probe: Probe, j: int, low: float, high: float) -> tuple[float, float]:
+    """The hull of the slopes at differentiable points nearby, an eighth wider: Clarke's gradient at the kink.
+
+    The one-sided slopes at the point itself are not all of it: the median of ties has many gradients and, along
+    any line, hardly a kink.
+    """
+    around = (_nearby(trial, probe, -14) for _ in range(SAMPLES))
+    slopes = [_central(trial.problem, x, probe.direction, j, -26) for x in around]
+    finite = [s for s in (low, high, *slopes) if np.isfinite(s)]
+    wide = (max(finite) - min(finite)) / 8
+    return min(finite) - wide, max(finite) + wide
+
+
+def smooth_around(trial: Trial, probe: Probe, others: list[Probe], j: int, gap: float, scale: float) -> bool:
+    """Whether the slope of output j is linear in the direction, and the same at points nearby.
+
+    The median of tied elements has a slope along every line, yet no gradient: D(d + e) is not D(d) + D(e), and
+    each of its neighbours has another slope. `gap`: the mismatch; `scale`: the size of what is compared.
+    """
+    top = int(probe.only(np.array([j])).ladder.best().top[0])
+    own = float(probe.ladder.central(top)[j])
+    # A single difference is good to a few parts in a thousand, and no kink is as small as a rounding error.
+    limit = max(0.1 * gap, 0.01 * max(abs(own), scale))
+    return _linear(probe, others, j, top, limit) and not any(
+        abs(_central(trial.problem, _nearby(trial, probe, top - 4), probe.direction, j, top - 8) - own) > limit
+        for _ in range(NEIGHBOURS)
+    )
+
+
+def _linear(probe: Probe, others: list[Probe], j: int, top: int, limit: float) -> bool:
+    """Whether the slope along the sum and the difference of two directions is that of their slopes, but for `limit`."""
+    own = float(probe.ladder.central(top)[j])
+    for other in others:
+        other.ladder.sample((top,))
+        for sign in (1.0, -1.0):
+            both = _central(probe.problem, probe.problem.x, probe.direction + sign * other.direction, j, top)
+            if abs(both - own - sign * float(other.ladder.central(top)[j])) > limit:
+                return False
+    return True
+
+
+def _nearby(trial: Trial, probe: Probe, e: int) -> Array:
+    """A random point 2^e of the probe's step away."""
+    return np.asarray(trial.problem.x + 2.0**e * trial.jitter() * np.abs(probe.direction))
+
+
+def _central(problem: Problem, x: Array, direction: Array, j: int, e: int) -> float:
+    """One central difference of output j at x with h = 2^e."""
+    up, down = (problem.forward(x + t * direction)[j] for t in (2.0**e, -(2.0**e)))
+    return float(up - down) * 2.0 ** (-e - 1)

@@ -1,0 +1,98 @@
+"""One direction through a problem, its ladder of samples, and the views of it that cost no forward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradverify.numerics.comparison import inner, norm
+from gradverify.numerics.difference import CLIMB, FIRST, SECOND, THIRD, Array, Ladder
+from gradverify.numerics.noise import noise_levels, pooled
+from gradverify.numerics.problem import Problem, axis
+
+
+@dataclass(slots=True)
+class Probe:
+    """One direction and its ladder."""
+
+    problem: Problem
+    direction: Array
+    ladder: Ladder
+    whole: Probe | None = None
+    view: Callable[[Array], Array] = np.asarray
+
+    @classmethod
+    def along(cls, problem: Problem, direction: Array) -> Probe:
+        """A probe along `direction`, nothing sampled yet."""
+
+        def path(t: float) -> Array:
+            return problem.forward(problem.x + t * direction)
+
+        noise = ((-31, 4 * problem.rerun),) if problem.rerun.any() else ()
+        ladder = Ladder(path=path, centre=problem.centre, unit=problem.unit, noise=noise, finest=problem.finest)
+        return cls(problem, direction, ladder)
+
+    @classmethod
+    def on_axis(cls, problem: Problem, i: int) -> Probe:
+        """A probe that moves input i alone, by its own size."""
+        return cls.along(problem, axis(problem.x.size, i) * float(problem.scale()[i]))
+
+    def extend(self, stage: int) -> None:
+        """Climb on: stage 0 FIRST, 1 SECOND, 2 the forward's noise and THIRD, 3 CLIMB."""
+        if stage == 2:
+            self.ladder.noise += tuple((e, self.view(sigma)) for e, sigma in (self.whole or self).noise())
+        self.ladder.sample((FIRST, SECOND, THIRD, CLIMB)[stage])
+
+    def noise(self) -> tuple[tuple[int, Array], ...]:
+        """The forward's noise along this direction, of every output."""
+        levels = noise_levels(self.ladder.path, finest=self.ladder.finest)
+        slope = np.abs(self.ladder.best().value) if self.ladder.tops() else 0.0
+        return pooled(levels, np.abs(self.ladder.centre) + slope)
+
+    def terms(self, claim: Array) -> Array:
+        """Claim * direction, zero where the direction is zero even if the claim is not finite."""
+        with np.errstate(all="ignore"):
+            return np.where(self.direction == 0, 0.0, claim * self.direction)
+
+    def flat_share(self) -> float:
+        """Share of the outputs that do not move at the first stage's steps."""
+        return float(self.ladder.still(FIRST[0]).mean())
+
+    def only(self, columns: np.ndarray) -> Probe:
+        """The same probe seen at some outputs, for the price of nothing."""
+        noise = tuple((e, sigma[columns]) for e, sigma in self.ladder.noise)
+        return self._with(lambda y: y[columns], noise, lambda sigma: sigma[columns])
+
+    def weighted(self, v: Array) -> Probe:
+        """The same probe of the scalar <v, phi>; the outputs' roundings add up like independent ones."""
+        support = np.flatnonzero(v)
+        slope = self.ladder.best().value
+        bars = [(e, np.array([norm((v * self.ladder.roundoff(slope, e))[support])])) for e in (-31, -8)]
+        return self._with(lambda y: np.array([inner(v, y)]), tuple(bars), lambda sigma: np.array([norm(v * sigma)]))
+
+    def scalar(self, sizes_: Array) -> Array:
+        """Sizes of all outputs as this view adds them up."""
+        return self.view(sizes_) if self.whole is None else self.view(self.whole.scalar(sizes_))
+
+    def _with(
+        self,
+        view: Callable[[Array], Array],
+        noise: tuple[tuple[int, Array], ...],
+        of_noise: Callable[[Array], Array],
+    ) -> Probe:
+        inside = self.ladder
+
+        def path(t: float) -> Array:
+            e = round(math.log2(abs(t)))
+            if abs(t) != 2.0**e:
+                return view(inside.path(t))
+            inside.sample((e,))
+            return view((inside.plus if t > 0 else inside.minus)[e])
+
+        out = Ladder(path=path, centre=view(inside.centre), unit=inside.unit, noise=noise, finest=inside.finest)
+        out.plus = {e: view(y) for e, y in inside.plus.items()}
+        out.minus = {e: view(y) for e, y in inside.minus.items()}
+        return Probe(self.problem, self.direction, out, whole=self, view=of_noise)

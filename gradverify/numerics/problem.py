@@ -1,0 +1,105 @@
+"""What is judged: a function and a claim of its gradient, both of one flat vector that several tensors make up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradverify.numerics.comparison import norm
+from gradverify.numerics.difference import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A stretch [start, stop) of a flat vector that is one tensor."""
+
+    name: str
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+    def index(self, flat: int) -> tuple[int, ...]:
+        """The tensor's own index of a flat position."""
+        return tuple(int(i) for i in np.unravel_index(flat - self.start, self.shape)) if self.shape else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where: element `index` of part `argument` and `output_index` of output `output`; None where not one element."""
+
+    argument: str
+    index: tuple[int, ...] | None = None
+    output: int | None = None
+    output_index: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What is to be judged: x [n], the truth's function [n] -> [m], the claim vjp [m] -> [n], and the roundoff.
+
+    `vjp_at` is the claim at another point, (x [n], v [m]) -> [n]. `rerun`: the difference of two evaluations at x, [m].
+    """
+
+    x: Array
+    parts: tuple[Part, ...]
+    outputs: tuple[Part, ...]
+    centre: Array
+    rerun: Array
+    forward: Callable[[Array], Array]
+    vjp: Callable[[Array], Array]
+    vjp_at: Callable[[Array, Array], Array]
+    unit: float
+    digits: int = 52
+
+    @property
+    def finest(self) -> int:
+        """Exponent of the finest step that is exact in the inputs' dtype, with 3 bits for the direction's factor."""
+        return max(-31, 6 - self.digits)
+
+    @property
+    def finite_centre(self) -> Array:
+        """The function's values at x, zero where they are not finite; [m]."""
+        return np.where(np.isfinite(self.centre), self.centre, 0.0)
+
+    @property
+    def largest(self) -> float:
+        """The largest value that the function returns at x."""
+        return float(np.max(np.abs(self.finite_centre), initial=0.0))
+
+    def scale(self) -> Array:
+        """The size of every input, [n]."""
+        return sizes(self.x, self.parts)
+
+    def row(self, j: int) -> Array:
+        """The claimed gradient of output j, [n]."""
+        return self.vjp(axis(self.centre.size, j))
+
+    def place(self, i: int | None, j: int | None) -> Place:
+        """Where input i and output j stand; None for all of them."""
+        argument = next((p for p in self.parts if i is not None and p.start <= i < p.stop), None)
+        output = next((k for k, p in enumerate(self.outputs) if j is not None and p.start <= j < p.stop), None)
+        return Place(
+            argument=argument.name if argument else "",
+            index=argument.index(i) if argument and i is not None else None,
+            output=output,
+            output_index=self.outputs[output].index(j) if output is not None and j is not None else None,
+        )
+
+
+def sizes(x: Array, parts: Iterable[Part]) -> Array:
+    """s_i = 2^floor(log2 |x_i|); a zero takes the root mean square of its tensor, or 1. Steps t s_i are exact."""
+    magnitude = np.abs(x)
+    for part in parts:
+        piece = magnitude[part.start : part.stop]
+        rms = norm(piece) / np.sqrt(max(piece.size, 1))
+        piece[piece == 0] = rms if rms > 0 else 1.0
+    return np.asarray(np.exp2(np.floor(np.log2(np.clip(magnitude, 1e-290, 1e290)))))
+
+
+def axis(size: int, at: int) -> Array:
+    """The unit vector along one coordinate, [size]."""
+    out = np.zeros(size)
+    out[at] = 1.0
+    return out

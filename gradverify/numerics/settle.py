@@ -1,0 +1,122 @@
+"""One scalar claim beside one probe, climbed until it agrees or its mismatch is sure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from gradverify.numerics import neighbourhood
+from gradverify.numerics.comparison import inner, norm
+from gradverify.numerics.difference import AMPLIFICATION, FINE, ROUNDING, Array
+from gradverify.numerics.measurement import SAFETY, Measurement, rescaled
+from gradverify.numerics.picture import COARSEST, TARGET
+from gradverify.numerics.probe import Probe
+from gradverify.numerics.problem import axis
+from gradverify.numerics.trial import Trial
+
+IMPRECISE = 1e-6
+"""A claim's own scatter explains a mismatch up to this part of the function's values; beyond it is a fault."""
+
+
+def sketched(trial: Trial, probe: Probe, v: Array) -> Measurement:
+    """Judge <vjp(v), d>."""
+    claim = trial.problem.vjp(v)
+    own = _own(trial, v, probe.direction)
+    return _settle(trial, probe.weighted(v), inner(claim, probe.direction), norm(probe.terms(claim)), own=own)
+
+
+def output(trial: Trial, probe: Probe, j: int, row: Array) -> Measurement:
+    """Judge the slope of output j alone, which the claim's `row` gives it."""
+    own = _own(trial, axis(trial.problem.centre.size, j), probe.direction)
+    view = probe.only(np.array([j]))
+    return _settle(trial, view, inner(row, probe.direction), norm(probe.terms(row)), own=own)
+
+
+def entry(trial: Trial, i: int, j: int, claim: float) -> Measurement:
+    """Judge d y_j / d x_i alone, on a ladder of its own; numbers are per unit of x_i."""
+    probe = Probe.on_axis(trial.problem, i).only(np.array([j]))
+    probe.extend(0)
+    step = float(probe.direction[i])
+    own = _own(trial, axis(trial.problem.centre.size, j), probe.direction)
+    m = _settle(trial, probe, claim * step, abs(claim * step), own=own)
+    return rescaled(replace(m, place=trial.problem.place(i, j)), 1 / step)
+
+
+def _own(trial: Trial, v: Array, direction: Array) -> Callable[[], float]:
+    """The claim's own error, measured where it is asked for."""
+    return lambda: trial.scatter(v, direction)
+
+
+def _settle(trial: Trial, probe: Probe, claim: float, size: float, *, own: Callable[[], float]) -> Measurement:
+    """Climb until a scalar claim agrees, or its mismatch is confirmed by another window, or steps run out.
+
+    Before a mismatch counts: finer steps must not contradict it, and it must stand above the claim's `own` error
+    and above the rounding of the function's values around the point.
+    """
+    m = _beside(probe, claim, size)
+    for stage in range(1, 4):
+        if m.bars <= SAFETY and m.resolution <= TARGET:
+            return m
+        if m.confirmed and m.code in ("smooth", "flat"):
+            probe.ladder.sample(FINE)
+            m = _widened(trial, _beside(probe, claim, size), probe, own())
+            if m.confirmed or m.bars <= SAFETY:
+                return m
+        probe.extend(stage)
+        m = _beside(probe, claim, size)
+    return _widened(trial, m, probe, own())
+
+
+def _widened(trial: Trial, m: Measurement, probe: Probe, own: float) -> Measurement:
+    """The error bar with the claim's own error, and the rounding of the largest values around the point."""
+    problem = trial.problem
+    gap = abs(m.analytic - m.value)
+    rounding = 0.0
+    if m.code == "flat" or gap <= COARSEST * problem.largest:
+        rounding = AMPLIFICATION * ROUNDING * problem.unit * float(probe.scalar(trial.swung())[0])
+        if m.code == "flat":
+            # A probability of 1 - 1e-23 is 1: what the forward rounds away, backward may still know.
+            rounding = max(rounding, ROUNDING * problem.unit * problem.largest)
+    # Rounding residue of terms that cancel is excused; a backward that loses the digits of its result is not.
+    around = float(probe.scalar(np.abs(problem.finite_centre) + trial.swung())[0])
+    error = m.error + rounding + min(own, IMPRECISE * max(around, problem.largest))
+    return replace(m, error=error, confirmed=bool(m.confirmed and gap > SAFETY * error))
+
+
+def _beside(probe: Probe, claim: float, size: float) -> Measurement:
+    """The claim beside what the ladder says so far."""
+    w = probe.ladder.windows()
+    best = probe.ladder.best()
+    value, bar, top = float(best.value[0]), float(best.bar[0]), int(best.top[0])
+    scale = max(size, abs(value))
+    resolved = np.array([np.isfinite(bar) and bar <= 0.01 * max(scale, abs(claim))])
+    around = neighbourhood.survey(probe.ladder, resolved=resolved & (best.kink < bar))
+    code = neighbourhood.NAMES[int(around.code[0])]
+    low, high = float(around.low[0]), float(around.high[0])
+    kink = code == "kink"
+    sure = kink or (code == "flat" and claim != 0) or _confirmed(w.tops, w.value[:, 0], w.bar[:, 0], claim)
+    return Measurement(
+        analytic=claim,
+        value=(low + high) / 2 if kink else value,
+        error=float(around.error[0]) if kink else bar,
+        scale=scale,
+        resolution=SAFETY * bar / scale if scale > 0 else (0.0 if bar == 0 else np.inf),
+        resolved=1.0,
+        code=code,
+        steps=(2.0**top, 2.0 ** (top - 2)),
+        interval=(low, high) if kink else None,
+        confirmed=bool(sure),
+    )
+
+
+def _confirmed(tops: tuple[int, ...], value: Array, bar: Array, claim: float) -> bool:
+    """Whether two windows at least two levels apart agree with each other far better than with the claim."""
+    order = np.argsort(bar)
+    first = order[0]
+    gap = abs(claim - value[first])
+    if not bar[first] <= 0.01 * gap:
+        return False
+    others = [k for k in order[1:] if abs(tops[k] - tops[first]) >= 2]
+    return any(bar[k] <= 0.3 * gap and abs(value[k] - value[first]) <= 0.1 * gap for k in others)

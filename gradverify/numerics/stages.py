@@ -1,0 +1,98 @@
+"""One group of inputs, stage by stage: whether more steps are worth their forwards."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradverify.numerics import neighbourhood
+from gradverify.numerics.conclusion import conclude
+from gradverify.numerics.cotangents import fine_enough, held
+from gradverify.numerics.difference import THIRD, UP, Bools
+from gradverify.numerics.directions import few
+from gradverify.numerics.measurement import SAFETY, Measurement
+from gradverify.numerics.picture import COVERED, TARGET, Picture, floor, picture
+from gradverify.numerics.probe import Probe
+from gradverify.numerics.pursuit import pursue
+from gradverify.numerics.trial import Trial
+
+DIRECTIONS = 3
+"""The median of three bars is not fooled by one lucky window; stragglers make do with the larger of two."""
+
+STAGES = 4
+
+
+def judged(trial: Trial, mask: Bools) -> list[Measurement] | Bools:
+    """Judge one group; or the mask of the inputs whose claimed gradient is not finite."""
+    probes = _probes(trial, mask)
+    tests: list[Measurement] = []
+    for stage in range(STAGES):
+        seen, found = _climbed(trial, probes, stage)
+        if isinstance(found, np.ndarray):
+            return found
+        tests = found
+        if _settled(seen, tests, few=few(mask)) or (stage >= 1 and _hopeless(probes, seen)):
+            break
+        if _worst(tests) > SAFETY and (stage >= 1 or seen.share >= COVERED):
+            pursued = pursue(trial, probes, seen, tests)
+            if pursued.off and pursued.confirmed and pursued.place is not None:
+                return [pursued]
+        if stage == 2 and not _drowned(seen):
+            break
+    return conclude(trial, probes, picture(probes, swing=trial.swing), tests)
+
+
+def _probes(trial: Trial, mask: Bools) -> list[Probe]:
+    scale = trial.problem.scale()
+    count = DIRECTIONS - few(mask)
+    return [Probe.along(trial.problem, np.where(mask, trial.jitter() * scale, 0.0)) for _ in range(count)]
+
+
+def _climbed(trial: Trial, probes: list[Probe], stage: int) -> tuple[Picture, list[Measurement] | Bools]:
+    """One more stage of steps, and what the tests then say."""
+    for probe in probes:
+        probe.extend(stage)
+    seen = picture(probes, swing=trial.swing)
+    if stage == 0 and _rounded(probes, seen):
+        for probe in probes:
+            probe.ladder.sample(UP)
+        seen = picture(probes, swing=trial.swing)
+    found = held(trial, probes, seen)
+    if not isinstance(found, np.ndarray) and trial.swing is None and _worst(found) > SAFETY:
+        # Before a mismatch is looked into: is it larger than the rounding of what the function can return?
+        seen = picture(probes, swing=trial.swung())
+        found = held(trial, probes, seen)
+    return seen, found
+
+
+def _worst(tests: list[Measurement]) -> float:
+    return max(m.bars for m in tests)
+
+
+def _settled(seen: Picture, tests: list[Measurement], *, few: bool) -> bool:
+    """Whether the claim agrees as finely as is wanted; of stragglers, whether it agrees."""
+    return _worst(tests) <= SAFETY and seen.share >= COVERED and (few or fine_enough(tests))
+
+
+def _rounded(probes: list[Probe], seen: Picture) -> bool:
+    """Whether rounding is what limits the first stage, so that larger steps would see more."""
+    size = np.abs(seen.value).max(axis=0)
+    bar = seen.bar.max(axis=0)
+    least = np.stack([floor(p, p.ladder.best()) for p in probes]).max(axis=0)
+    blind = np.isfinite(bar) & (bar > TARGET * size) & (bar <= least) & (size > 0)
+    return bool(blind.mean() > 1 - COVERED) if blind.size else False
+
+
+def _hopeless(probes: list[Probe], seen: Picture) -> bool:
+    """Whether finer steps cannot help: what is unresolved lies at a kink."""
+    if seen.resolved.all():
+        return False
+    for probe in probes:
+        probe.ladder.sample(THIRD[-3:])
+    around = neighbourhood.survey(probes[0].ladder, resolved=seen.resolved).code[~seen.resolved]
+    return bool((around == neighbourhood.KINK).all())
+
+
+def _drowned(seen: Picture) -> bool:
+    """Whether rounding, not curvature, limits the unresolved outputs at the coarsest steps: climb on."""
+    tops = seen.tops[:, ~seen.resolved] if not seen.resolved.all() else seen.tops
+    return bool((tops >= -4).any())

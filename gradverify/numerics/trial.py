@@ -1,0 +1,62 @@
+"""A problem on trial: its generator, and what is learnt about it once for all groups of inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradverify.numerics.comparison import inner
+from gradverify.numerics.difference import Array
+from gradverify.numerics.directions import jitter
+from gradverify.numerics.picture import Picture
+from gradverify.numerics.problem import Problem
+
+AROUND = (-4.0, -1.0, -0.5, 0.5, 1.0, 4.0)
+"""Steps, in the inputs' own sizes, that show how large the values are that the function rounds."""
+
+WIGGLE = 8
+"""Roundings by which x moves when the claim's own scatter is measured."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """What every measurement of one problem shares.
+
+    `plain`: large weights overflow in its backward, so all outputs weigh alike. `swing`: how far each output moves
+    when all inputs move by as much as they are themselves, [m]; None until asked for.
+    """
+
+    problem: Problem
+    rng: np.random.Generator
+    plain: bool = False
+    swing: Array | None = None
+
+    def jitter(self) -> Array:
+        """A random factor of at least one half for every input, [n]."""
+        return jitter(self.rng, self.problem.x.size)
+
+    def cotangent(self, seen: Picture) -> Array:
+        """Random signs over the outputs' bars, [m]."""
+        weight = np.sign(seen.weight) if self.plain else seen.weight
+        return weight * jitter(self.rng, weight.size)
+
+    def swung(self) -> Array:
+        """The swing, measured at the first call: six forwards."""
+        if self.swing is None:
+            direction = self.jitter() * self.problem.scale()
+            moved = [self.problem.forward(self.problem.x + t * direction) for t in AROUND]
+            with np.errstate(all="ignore"):
+                far = np.abs(np.stack(moved) - self.problem.centre)
+            self.swing = np.where(np.isfinite(far), far, 0.0).max(axis=0)
+        return self.swing
+
+    def scatter(self, v: Array, direction: Array) -> float:
+        """How far the claim <vjp(v), d> itself scatters when x moves by a few roundings: its condition and rounding."""
+        here = inner(self.problem.vjp(v), direction)
+        wiggle = WIGGLE * self.problem.unit
+        there = []
+        for _ in range(3):
+            x = self.problem.x * (1 + wiggle * self.rng.uniform(-1, 1, self.problem.x.size))
+            there.append(abs(inner(self.problem.vjp_at(x, v), direction) - here))
+        return 4 * max(there)
