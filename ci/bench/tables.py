@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import re
 import subprocess
@@ -34,6 +35,7 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": str(torch.get_num_threads()),
+        "load": f"{os.getloadavg()[0]:.1f}",
         "commit": _commit(),
     }
 
@@ -52,7 +54,7 @@ def publish(name: str, body: str, data: Any, *, more: str = "") -> None:
     facts = machine()
     RESULTS.mkdir(parents=True, exist_ok=True)
     versions = f"torch {facts['torch']}, Python {facts['python']}, gradverify at {facts['commit'] or 'no commit'}"
-    line = f"*{facts['date']}, {facts['cpu']}, {facts['threads']} thread, {versions}.*"
+    line = f"*{facts['date']}, {facts['cpu']}, {facts['threads']} thread, load {facts['load']}, {versions}.*"
     (RESULTS / f"{name}.md").write_text(f"{body}\n\n{line}\n" + (f"\n{MORE}\n\n{more}\n" if more else ""))
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": facts, **data}, indent=1) + "\n")
     print(f"\n{body}\n\n{more}\n", flush=True)
