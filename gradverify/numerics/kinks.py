@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gradverify.numerics.comparison import inner, norm
-from gradverify.numerics.difference import Array
+from gradverify.numerics.difference import FIRST, Array
 from gradverify.numerics.measurement import SAFETY, Measurement
 from gradverify.numerics.neighbourhood import Surroundings
 from gradverify.numerics.probe import Probe
@@ -59,12 +59,19 @@ def smooth_around(trial: Trial, probe: Probe, others: list[Probe], j: int, gap: 
     The median of tied elements has a slope along every line, yet no gradient: D(d + e) is not D(d) + D(e), and
     each of its neighbours has another slope. `gap`: the mismatch; `scale`: the size of what is compared.
     """
-    top = int(probe.only(np.array([j])).ladder.best().top[0])
+    best = int(probe.only(np.array([j])).ladder.best().top[0])
+    # Single differences: their truncation needs a fine step, except where only steps beyond the input's size see much.
+    top = best if best > 0 else min(best, FIRST[0])
+    probe.ladder.sample((top,))
     own = float(probe.ladder.central(top)[j])
-    # A single difference is good to a few parts in a thousand, and no kink is as small as a rounding error.
-    limit = max(0.1 * gap, 0.01 * max(abs(own), scale))
-    return _linear(probe, others, j, top, limit) and not any(
-        abs(_central(trial.problem, _nearby(trial, probe, top - 4), probe.direction, j, top - 8) - own) > limit
+    # A single difference is good to a few parts in a thousand, and no kink is as small as its rounding.
+    rounding = float(probe.ladder.roundoff(np.zeros_like(trial.problem.centre), top)[j] + trial.problem.rerun[j])
+    limit = max(0.1 * gap, 0.01 * max(abs(own), scale), 8 * rounding * 2.0**-top)
+    if not _linear(probe, others, j, top, limit):
+        return False
+    limit = max(limit, 8 * rounding * 2.0 ** (6 - top))
+    return not any(
+        abs(_central(trial.problem, _nearby(trial, probe, top - 4), probe.direction, j, top - 6) - own) > limit
         for _ in range(NEIGHBOURS)
     )
 
