@@ -59,9 +59,8 @@ def smooth_around(trial: Trial, probe: Probe, others: list[Probe], j: int, gap: 
     The median of tied elements has a slope along every line, yet no gradient: D(d + e) is not D(d) + D(e), and
     each of its neighbours has another slope. `gap`: the mismatch; `scale`: the size of what is compared.
     """
-    best = int(probe.only(np.array([j])).ladder.best().top[0])
-    # Single differences: their truncation needs a fine step, except where only steps beyond the input's size see much.
-    top = best if best > 0 else min(best, FIRST[0])
+    # Single differences, whose truncation needs a fine step: no coarser than the first stage's.
+    top = min(int(probe.only(np.array([j])).ladder.best().top[0]), FIRST[0])
     probe.ladder.sample((top,))
     own = float(probe.ladder.central(top)[j])
     # A single difference is good to a few parts in a thousand, and no kink is as small as its rounding.
