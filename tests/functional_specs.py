@@ -80,7 +80,17 @@ FUNCTIONAL = (
     spec("log_softmax", functional.log_softmax, x("*b n", "input"), kwargs={"dim": (-1,)}),
     spec("softmax", functional.softmax, Arg(name="input", shape="b n"), kwargs={"dim": (0, 1)}),
     spec("layer_norm", layer_norm, x("*b n"), x("n", "weight"), x("n", "bias")),
-    spec("batch_norm", batch_norm, x("b c"), x("c", "weight"), x("c", "bias"), dims={"b": Dim(lo=2)}),
+    # torch 2.13.0 on the CPU: the gradient of x takes a strided weight for a contiguous one. With every second element
+    # of a buffer as the weight, and 99 between, it is off by 189 where the forward agrees to the last bit.
+    spec(
+        "batch_norm",
+        batch_norm,
+        x("b c"),
+        x("c", "weight"),
+        x("c", "bias"),
+        dims={"b": Dim(lo=2)},
+        xfail={"GV203": "torch's backward reads the memory beside a strided weight"},
+    ),
     spec(
         "cross_entropy",
         cross_entropy,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradverify.numerics.difference import CHUNK, ROUNDED, Array, Bools, Ladder, chunks
+from gradverify.numerics.difference import CHUNK, ROUNDED, ROUNDING, Array, Bools, Ladder, chunks
 
 NAMES = ("smooth", "kink", "jump", "staircase", "flat", "edge", "noisy", "unsettled")
 SMOOTH, KINK, JUMP, STAIRCASE, FLAT, EDGE, NOISY, UNSETTLED = range(len(NAMES))
@@ -42,7 +42,7 @@ def survey(ladder: Ladder, *, resolved: Bools) -> Surroundings:
     code[still & ~throughout & ~ladder.one_sided()] = STAIRCASE
     code[still & throughout & (slope == 0)] = FLAT
     code[~(np.isfinite(ladder.centre) & np.isfinite(ladder.plus[finest]) & np.isfinite(ladder.minus[finest]))] = EDGE
-    code[resolved & (code != FLAT)] = SMOOTH
+    code[resolved & (code != FLAT) & (code != JUMP)] = SMOOTH
     return Surroundings(code=code, low=low, high=high, error=error)
 
 
@@ -99,7 +99,7 @@ def _jumps(ladder: Ladder) -> Bools:
     fine = [e for e in ladder.levels if e <= ladder.levels[-1] + 6][-4:]
     out = np.zeros(ladder.centre.size, dtype=np.bool_)
     with np.errstate(all="ignore"):
-        rounding = 64 * ladder.roundoff(np.zeros_like(ladder.centre), ladder.levels[-1])
+        rounding = 64 * ROUNDING * ladder.unit * np.abs(ladder.centre)  # not the measured noise: a jump looks like it
         for side in (ladder.plus, ladder.minus):
             steps = np.stack([np.abs(side[e] - ladder.centre) for e in fine])
             out |= (steps.min(axis=0) > rounding) & (steps.max(axis=0) < 1.1 * steps.min(axis=0))

@@ -95,8 +95,9 @@ def test_numdifftools_agrees_within_both_error_bars():
         function, _, _ = FUNCTIONS[name]
         path, scale = at(function, x)
         value, bar = slope(path)
-        theirs, info = numdifftools.Derivative(function, base_step=x / 64, full_output=True)(x)
-        assert abs(theirs * scale - value) <= 3 * bar + 10 * info.error_estimate * scale
+        theirs, info, *_ = numdifftools.Derivative(function, base_step=x / 64, full_output=True)(x)
+        error = float(np.max(np.abs(np.asarray(getattr(info, "error_estimate", info), dtype=float))))
+        assert abs(float(np.squeeze(theirs)) * scale - value) <= 3 * bar + 10 * error * scale
 
 
 def test_the_amplification_is_that_of_the_extrapolation():
