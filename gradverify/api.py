@@ -207,9 +207,23 @@ def _promoted(
         with torch.no_grad():
             func(*point)
     except Exception as error:  # noqa: BLE001 whatever an op raises on float64 means that it refuses it
+        if not _runs(func, given):
+            return given, []
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return given, [f"judged in {dtype}, at lower resolution: the op refuses float64 ({said})"]
     return point, [f"inputs are {dtype}, judged in float64"]
+
+
+def _runs(func: Callable[..., Any], given: tuple[Any, ...]) -> bool:
+    """Whether the op takes the inputs as they are: one that raises on them too does not refuse float64."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            func(*given)
+    except Exception:  # noqa: BLE001 what it raises is reported where it is judged
+        return False
+    return True
 
 
 def _double(tensor: Tensor) -> Tensor:

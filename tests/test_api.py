@@ -246,6 +246,14 @@ def test_gradcheck_promotes_to_float64_and_says_so(said) -> None:
     assert said.examined[0][1][0].dtype is torch.float64
 
 
+def test_gradcheck_of_an_op_that_raises_on_any_dtype_does_not_blame_float64() -> None:
+    def broken(x):
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(GradcheckError, match="raised RuntimeError: out of luck"):
+        gradverify.gradcheck(broken, real(2, dtype=torch.float32))
+
+
 def test_gradcheck_of_an_op_that_refuses_float64_is_judged_as_given(said) -> None:
     def single(x):
         if x.dtype is torch.float64:

@@ -13,6 +13,7 @@ from gradverify import __version__
 from gradverify.cli.trouble import report_me
 from gradverify.config import did_you_mean
 from gradverify.errors import GradverifyError
+from gradverify.reports.style import wrapped
 
 # Command -> the module below gradverify.cli that defines it, and its one-line help.
 _COMMANDS = {
@@ -60,6 +61,11 @@ def cli() -> None:
     """Say whether a custom backward pass in PyTorch is right, how sure that is, and what is wrong with it."""
 
 
+def _fitted(row: str) -> list[str]:
+    """A line in the width of the page; what is indented stays as it is."""
+    return [row] if row.startswith(" ") else wrapped(row, rest="  ")
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     sys.exit(run(argv))
@@ -76,7 +82,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except GradverifyError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo("\n".join(line for row in f"Error: {error}".splitlines() for line in _fitted(row)), err=True)
         return 2
     except Exception as error:  # noqa: BLE001 a bug of ours, whatever it is, ends with exit 4 and says so
         click.echo(report_me(error, arguments), err=True)

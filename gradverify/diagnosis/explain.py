@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gradverify.records.case import Case
 from gradverify.records.codes import TITLES
 from gradverify.records.evidence import Evidence, Mismatch
@@ -72,6 +74,8 @@ CAUSE = {
 def _cause(e: Evidence) -> str:
     if e.facts.get("kind") == "reference":
         return "the reference's own gradient does not agree with its differences"
+    if not math.isfinite(e.analytic) and e.neighbourhood == "smooth" and "cause" not in e.facts:
+        return "the op's own number is not finite"
     return str(e.facts.get("cause", CAUSE[e.neighbourhood]))
 
 
@@ -82,14 +86,15 @@ def _where(e: Evidence) -> str:
 
 def _lines(verdict: Verdict, runs: int) -> list[str]:
     e = verdict.evidence
-    lines = [f"smallest case  {_case(e.case)}" + (f"   {runs} runs" if runs else "")]
+    lines = [f"smallest case  {_case(e.case)}" + (f"   {_count(runs, 'run')}" if runs else "")]
     lines += _numbers(e)
     if "found" in e.facts:
         lines.append(f"found {e.facts['found']}, wanted {e.facts['wanted']}")
     if "said" in e.facts:
         lines.append(str(e.facts["said"]))
     if e.facts.get("differ"):
-        lines.append(f"{e.facts['differ']} elements differ between two calls")
+        number = int(e.facts["differ"])
+        lines.append(f"{_count(number, 'element')} {'differs' if number == 1 else 'differ'} between two calls")
     return lines
 
 
@@ -101,6 +106,10 @@ def _case(case: Case) -> str:
     return "  ".join([*dims, *kwargs, *values]) or "the given inputs"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _size(v: int | tuple[int, ...]) -> str:
     return "x".join(map(str, v)) if isinstance(v, tuple) and v else str(v)
 
@@ -108,7 +117,12 @@ def _size(v: int | tuple[int, ...]) -> str:
 def _numbers(e: Evidence) -> list[str]:
     kind = e.facts.get("kind")
     if e.numeric.error == 0 and e.numeric.value == 0 and kind is not None and kind != "not finite":
-        return [f"{e.analytic:.0f} elements" + (f" after {e.facts['phase']}" if "phase" in e.facts else "")]
+        if "said" in e.facts or "found" in e.facts:
+            return []
+        return [
+            f"{_count(round(e.analytic), 'element')} changed"
+            + (f" after {e.facts['phase']}" if "phase" in e.facts else "")
+        ]
     name = _element(e.worst)
     ours, truth = _labels(e)
     width = max(len(ours), len(truth))

@@ -15,7 +15,7 @@ from gradverify.records.finding import Finding, Location
 from gradverify.records.run import OpRun
 from gradverify.records.verdict import Outcome, Result, Verdict
 from gradverify.reports.style import Style, wrapped
-from gradverify.reports.words import count, duration, number, resolution, size
+from gradverify.reports.words import count, duration, number, resolution, size, sizes_of
 
 _CLAIM_COLUMN = 8
 _CASES_COLUMN = 10
@@ -102,7 +102,7 @@ def _counts(result: Result) -> list[str]:
     tried = cases.run + cases.invalid
     return [
         *([f"{cases.invalid} of {tried} draws refused by the spec's domain"] if cases.invalid else []),
-        *([f"{cases.redrawn} redrawn: they lay on a kink"] if cases.redrawn else []),
+        *([f"{cases.redrawn} redrawn: nothing could be judged there"] if cases.redrawn else []),
         *([f"stopped early: {cases.stopped_because}"] if cases.stopped_because != "examples" else []),
     ]
 
@@ -121,8 +121,10 @@ def _failed(result: Result, *, style: Style) -> list[str]:
 
 def _finding(finding: Finding, style: Style) -> list[str]:
     arrow = [f"    --> {style.plain(place(finding.location))}"] if finding.location else []
+    # An op that raised has no numbers to show, but the sizes it raised at.
+    sizes = _labelled(f"case  {sizes_of(finding.minimal)}", style) if finding.minimal and not finding.lines else []
     remedy = _labelled(f"try  {finding.remedy}", style) if finding.remedy else []
-    return [*arrow, *(line for text in finding.lines for line in _labelled(text, style)), *remedy]
+    return [*arrow, *sizes, *(line for text in finding.lines for line in _labelled(text, style)), *remedy]
 
 
 def _labelled(text: str, style: Style) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from gradverify.records.case import Case
+
 
 def size(value: float) -> str:
     """One significant digit, rounded up so that a promise stays true: 1.7e-9 is `2e-9`."""
@@ -43,6 +45,12 @@ def duration(seconds: float) -> str:
 def number(value: float) -> str:
     """Ten significant digits, without padding."""
     return f"{value:.10g}"
+
+
+def sizes_of(case: Case) -> str:
+    """`b=2x3  k=0  eps=0.5`: the sizes and keywords of a case; `b=()` has no axis."""
+    dims = [f"{k}={'x'.join(map(str, v)) if isinstance(v, tuple) and v else v}" for k, v in case.dims]
+    return "  ".join([*dims, *(f"{k}={v!r}" for k, v in case.kwargs)]) or "the given inputs"
 
 
 def listed(words: list[str]) -> str:

@@ -116,7 +116,7 @@ MISUSE = {
 @pytest.mark.parametrize("flags", MISUSE, ids=" ".join)
 def test_a_flag_that_cannot_be_used_is_refused_before_anything_runs(flags, project, engine, gradverify_) -> None:
     answer = gradverify_("check", "mypkg.ops:Scale", *flags)
-    assert MISUSE[flags] in answer.err
+    assert MISUSE[flags] in " ".join(answer.err.split())
     assert (answer.code, answer.out, engine.calls) == (2, "", [])
     assert (project / "specs" / "scale.py").read_text().startswith("\nfrom typing")
 

@@ -83,7 +83,7 @@ smallest case  b=3  n=2   7 runs
         """\
 the op changes what it was given: `w` (backward)
 smallest case  b=3  n=2   7 runs
-2 elements after backward""",
+2 elements changed after backward""",
     ),
     "repeat": (
         evidence("repeat", worst=GRADIENT, facts={"kind": "again", "differ": 3}),
@@ -184,6 +184,22 @@ def test_what_was_found_wanted_and_said_is_repeated():
     facts = {"kind": "shape", "found": "[2]", "wanted": "[3]", "said": "no such stride"}
     lines = finding(evidence("layout", value=0.0, error=0.0, facts=facts), "GV203").lines
     assert lines[-2:] == ("found [2], wanted [3]", "no such stride")
+
+
+def test_one_of_a_thing_is_told_in_the_singular():
+    assert finding(evidence(), "GV199", runs=1).lines[0].endswith("   1 run")
+    one = evidence("repeat", worst=GRADIENT, facts={"kind": "again", "differ": 1})
+    assert finding(one, "GV204").lines[-1] == "1 element differs between two calls"
+
+
+def test_a_breach_that_says_what_it_is_counts_no_elements():
+    raised = evidence("layout", analytic=1.0, value=0.0, error=0.0, facts={"kind": "call", "said": "it raised"})
+    assert finding(raised, "GV203").lines == ("smallest case  b=3  n=2", "it raised")
+
+
+def test_a_gradient_that_is_not_finite_is_no_matter_of_rounding():
+    e = evidence("linear", analytic=math.nan, value=math.nan, error=math.nan)
+    assert finding(e, "GV303", Outcome.INCONCLUSIVE).summary.endswith("the op's own number is not finite")
 
 
 def test_a_direction_and_a_second_output_have_names_too():

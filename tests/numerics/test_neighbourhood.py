@@ -45,9 +45,9 @@ def test_each_neighbourhood_is_named(what):
 
 
 @pytest.mark.parametrize("what", PATHS)
-def test_what_is_resolved_is_smooth_unless_it_stands_still(what):
+def test_what_is_resolved_is_smooth_unless_it_stands_still_or_jumps(what):
     path, wanted = PATHS[what]
-    assert name(path, resolved=True) == ("flat" if wanted == "flat" else "smooth")
+    assert name(path, resolved=True) == (wanted if wanted in ("flat", "jump") else "smooth")
 
 
 def test_the_one_sided_slopes_at_a_kink_are_measured():

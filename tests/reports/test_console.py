@@ -7,6 +7,7 @@ import re
 import msgspec
 import pytest
 
+from gradverify.records.case import Case
 from gradverify.records.finding import Finding
 from gradverify.records.run import Run
 from gradverify.records.verdict import Outcome
@@ -45,6 +46,13 @@ def test_no_line_is_wider_than_the_page(name: str) -> None:
     run, view = TEXTS[name]
     plain = re.sub("\x1b\\[[0-9]*m", "", render(run, view))
     assert [line for line in plain.splitlines() if len(line) > WIDTH and '{"spec"' not in line] == []
+
+
+def test_an_op_that_raises_is_shown_with_the_sizes_it_raised_at() -> None:
+    case = Case(spec="op", claim="edges", dims=(("b", (2, 3)), ("k", 0), ("c", ())), kwargs=(("eps", 0.5),))
+    finding = Finding(code="GV902", summary="the backward raised RuntimeError", minimal=case)
+    raised = runs.passed("edges", outcome=Outcome.ERROR, code="GV902", finding=finding)
+    assert "\n      case  b=2x3  k=0  c=()  eps=0.5\n" in render(runs.run(runs.op(raised)), View())
 
 
 @pytest.mark.parametrize("name", ["failing", "table"])
