@@ -246,12 +246,15 @@ def _bound(tighter: Callable[..., float], one: float | None, other: float | None
 def documented(parameter: Parameter) -> tuple[Scalar, ...] | None:
     """The values of a keyword that are worth trying, the default first; None where the parameter is no scalar.
 
-    Both booleans; every value of a Literal; both ends of a domain; of anything else the default alone.
+    Both booleans; every value of a Literal; both ends of a domain; of anything else the default alone. `inplace`
+    keeps its default: a tensor that is differentiated may not be written to.
     """
     read, default = reading(parameter.annotation), parameter.default
     if read.is_tensor:
         return None
     first = () if default is EMPTY else (default,)
+    if parameter.name == "inplace" and isinstance(default, bool):
+        return first
     if not all(v is None or isinstance(v, bool | int | float | str) for v in first):
         return None
     values = dict.fromkeys((type(v), v) for v in (*first, *_more(read, default)))
