@@ -33,5 +33,9 @@ class CannotJudgeError(GradverifyError):
     """The claim cannot be judged at this point, with the reason; not a statement about the op. Narrow the domain."""
 
 
+class NotApplicableError(GradverifyError):
+    """The claim says nothing about this op (it has no jvp, say), with the reason. Skipped; nothing needs to be done."""
+
+
 class GradcheckError(GradverifyError, RuntimeError):
     """`gradverify.gradcheck` found a wrong gradient, or could not judge one. The message is the whole finding."""

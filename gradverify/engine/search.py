@@ -16,6 +16,7 @@ from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.strategies import SearchStrategy
 
 from gradverify.cases.pins import Pins
+from gradverify.errors import NotApplicableError
 from gradverify.records.case import Case
 from gradverify.records.verdict import Outcome, Verdict
 
@@ -35,7 +36,10 @@ Draw = Callable[[Pins | None], SearchStrategy[Case]]
 
 @dataclass(slots=True)
 class Found:
-    """What a search saw: verdicts in order, the failing one last and smallest; and how many cases went which way."""
+    """What a search saw: verdicts in order, the failing one last and smallest; and how many cases went which way.
+
+    `not_applicable`: why the claim says nothing about this op; the search ended at its first case.
+    """
 
     verdicts: list[Verdict] = field(default_factory=list)
     failing: Verdict | None = None
@@ -43,6 +47,7 @@ class Found:
     redrawn: int = 0
     shrinks: int = 0
     stopped_because: str = "examples"
+    not_applicable: str = ""
 
 
 class _Wrong(Exception):
@@ -112,8 +117,18 @@ class _Search:
 
     def _judged(self, case: Case) -> Verdict | None:
         if case.id not in self.memory:
-            self.memory[case.id] = self.judge(case)
+            try:
+                self.memory[case.id] = self.judge(case)
+            except NotApplicableError as why:
+                self._not_applicable(why)
+                self.memory[case.id] = None
         return self.memory[case.id]
+
+    def _not_applicable(self, why: NotApplicableError) -> None:
+        """What holds before anything was judged holds for the op; later, for this one case."""
+        if not self.found.verdicts:
+            self.found.not_applicable = str(why)
+            raise _Enough("not applicable") from why
 
 
 def _fails(verdict: Verdict) -> bool:

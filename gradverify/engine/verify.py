@@ -101,6 +101,8 @@ class _Trial:
             seed=seed,
             deadline=self.deadline,
         )
+        if found.not_applicable:
+            return self._skip(found.not_applicable)
         result = self._concluded(found)
         total, op = time.perf_counter() - began, Clock.seconds - op
         seconds = {"op": op, "judging": max(self.judging - op, 0.0), "generation": max(total - self.judging, 0.0)}

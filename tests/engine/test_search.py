@@ -14,6 +14,7 @@ from gradverify.cases.sweep import sweep
 from gradverify.engine import search as engine
 from gradverify.engine.search import SHRINKS, search
 from gradverify.engine.verify import verify
+from gradverify.errors import NotApplicableError
 from gradverify.records.case import Case
 from gradverify.records.evidence import Estimate, Evidence
 from gradverify.records.policy import Plan, Policy
@@ -208,3 +209,27 @@ def test_an_unrelated_edit_of_the_users_module_changes_no_case(tmp_path):
     after = ids(tmp_path, constant="[0.125, 77777, b'bytes']", number=-98765.4321)
     assert len(before) > 24
     assert before == after
+
+
+def test_a_claim_that_does_not_apply_ends_the_search_at_its_first_case():
+    tried = []
+
+    def judge(case):
+        tried.append(case)
+        raise NotApplicableError("the op has no jvp")
+
+    found = search(lambda _: cases(SPEC, "vjp"), judge, swept=SWEPT, examples=20, seed=0, deadline=None)
+    assert (len(tried), found.not_applicable, found.verdicts) == (1, "the op has no jvp", [])
+
+
+def test_a_case_to_which_the_claim_does_not_apply_is_left_out_once_others_were_judged():
+    def judge(case):
+        if len(seen) == 3:
+            raise NotApplicableError("not here")
+        seen.append(case)
+        return passing(case)
+
+    seen = []
+    found = search(lambda _: cases(SPEC, "vjp"), judge, swept=SWEPT[:5], examples=2, seed=0, deadline=None)
+    assert (found.not_applicable, len(found.verdicts)) == ("", 3)
+    assert found.invalid > 0
