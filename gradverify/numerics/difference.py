@@ -95,6 +95,11 @@ class Ladder:
                 self.plus[e], self.minus[e] = self.path(h), self.path(-h)
 
     @property
+    def fine(self) -> tuple[int, ...]:
+        """FINE, or the three finest steps where these are coarser."""
+        return FINE if self.finest <= min(FINE) else (self.finest + 2, self.finest + 1, self.finest)
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """Sampled exponents, coarsest first."""
         return tuple(sorted(self.plus, reverse=True))

@@ -28,7 +28,9 @@ def not_finite(trial: Trial, where: Bools) -> Iterator[Measurement]:
 
 def _measured(probe: Probe, i: int) -> Measurement:
     best = probe.ladder.best()
-    name = _name(probe, best.value, best.bar, best.kink)
+    # Beside an output that is not finite itself, 0 times its derivative is rightly NaN.
+    overflown = not np.isfinite(probe.problem.centre).all()
+    name = "edge" if overflown else _name(probe, best.value, best.bar, best.kink)
     return Measurement(
         analytic=float("nan"),
         value=float(best.value.sum()) / float(probe.direction[i]),

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradverify.numerics import neighbourhood
 from gradverify.numerics.comparison import inner, norm
-from gradverify.numerics.difference import AMPLIFICATION, FINE, ROUNDING, Array
+from gradverify.numerics.difference import AMPLIFICATION, ROUNDING, Array
 from gradverify.numerics.measurement import SAFETY, Measurement, rescaled
 from gradverify.numerics.picture import COARSEST, TARGET
 from gradverify.numerics.probe import Probe
@@ -60,7 +60,7 @@ def _settle(trial: Trial, probe: Probe, claim: float, size: float, *, own: Calla
         if m.bars <= SAFETY and m.resolution <= TARGET:
             return m
         if m.confirmed and m.code in ("smooth", "flat"):
-            probe.ladder.sample(FINE)
+            probe.ladder.sample(probe.ladder.fine)
             m = _widened(trial, _beside(probe, claim, size), probe, own())
             if m.confirmed or m.bars <= SAFETY:
                 return m
@@ -82,7 +82,24 @@ def _widened(trial: Trial, m: Measurement, probe: Probe, own: float) -> Measurem
     # Rounding residue of terms that cancel is excused; a backward that loses the digits of its result is not.
     around = float(probe.scalar(np.abs(problem.finite_centre) + trial.swung())[0])
     error = m.error + rounding + min(own, IMPRECISE * max(around, problem.largest))
+    if m.code == "smooth" and not _explained(probe, m, COARSEST * around):
+        return replace(m, error=error, confirmed=False, code="unsettled")
     return replace(m, error=error, confirmed=bool(m.confirmed and gap > SAFETY * error))
+
+
+def _explained(probe: Probe, m: Measurement, noise: float) -> bool:
+    """Whether the slope explains how the function moves at the finest steps, but for its rounding and `noise`.
+
+    sin(x) at x = 1e10 has turned many times within any step: its samples then scatter about a slope of zero.
+    """
+    ladder = probe.ladder
+    for e in ladder.levels[-3:]:
+        h = 2.0**e
+        rounding = min(float(ladder.roundoff(np.array([m.value]), e)[0]), noise)
+        off = max(abs(float(ladder.central(e)[0]) - m.value) * h, abs(float(ladder.bend(e)[0])) * h / 2)
+        if off > SAFETY * (rounding + m.error * h):
+            return False
+    return True
 
 
 def _beside(probe: Probe, claim: float, size: float) -> Measurement:
