@@ -78,7 +78,7 @@ def _widened(trial: Trial, m: Measurement, probe: Probe, own: float) -> Measurem
         rounding = AMPLIFICATION * ROUNDING * problem.unit * float(probe.scalar(trial.swung())[0])
         if m.code == "flat":
             # A probability of 1 - 1e-23 is 1: what the forward rounds away, backward may still know.
-            rounding = max(rounding, ROUNDING * problem.unit * problem.largest)
+            rounding = max(rounding, ROUNDING * problem.unit * problem.largest, _hidden(trial, probe))
     # Rounding residue of terms that cancel is excused; a backward that loses the digits of its result is not.
     around = float(probe.scalar(np.abs(problem.finite_centre) + trial.swung())[0])
     error = m.error + rounding + min(own, IMPRECISE * max(around, problem.largest))
@@ -87,19 +87,27 @@ def _widened(trial: Trial, m: Measurement, probe: Probe, own: float) -> Measurem
     return replace(m, error=error, confirmed=bool(m.confirmed and gap > SAFETY * error))
 
 
+def _hidden(trial: Trial, probe: Probe) -> float:
+    """The largest slope that the forward's own noise hides where it stands still.
+
+    A sum in float32 stands still where the inputs that move are small beside the others.
+    """
+    still = [e for e in probe.ladder.levels if probe.ladder.still(e)[0]]
+    return float(probe.scalar(trial.heard()[-1][1])[0]) * 2.0 ** -max(still)
+
+
 def _explained(probe: Probe, m: Measurement, noise: float) -> bool:
     """Whether the slope explains how the function moves at the finest steps, but for its rounding and `noise`.
 
     sin(x) at x = 1e10 has turned many times within any step: its samples then scatter about a slope of zero.
     """
     ladder = probe.ladder
-    for e in ladder.levels[-3:]:
-        h = 2.0**e
-        rounding = min(float(ladder.roundoff(np.array([m.value]), e)[0]), noise)
-        off = max(abs(float(ladder.central(e)[0]) - m.value) * h, abs(float(ladder.bend(e)[0])) * h / 2)
-        if off > SAFETY * (rounding + m.error * h):
-            return False
-    return True
+    above, e = ladder.levels[-2:]
+    h = 2.0**e
+    # Where smooth, the one is O(h^3) and the bend halves with h.
+    off = max(abs(float(ladder.central(e)[0]) - m.value), abs(float(2 * ladder.bend(e)[0] - ladder.bend(above)[0]))) * h
+    rounding = min(float(ladder.roundoff(np.array([m.value]), e)[0]), noise)
+    return off <= SAFETY * (4 * rounding + m.error * h)
 
 
 def _beside(probe: Probe, claim: float, size: float) -> Measurement:

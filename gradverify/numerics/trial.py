@@ -10,6 +10,7 @@ from gradverify.numerics.comparison import inner
 from gradverify.numerics.difference import Array
 from gradverify.numerics.directions import jitter
 from gradverify.numerics.picture import Picture
+from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import Problem
 
 AROUND = (-4.0, -1.0, -0.5, 0.5, 1.0, 4.0)
@@ -24,13 +25,14 @@ class Trial:
     """What every measurement of one problem shares.
 
     `plain`: large weights overflow in its backward, so all outputs weigh alike. `swing`: how far each output moves
-    when all inputs move by as much as they are themselves, [m]; None until asked for.
+    when all inputs move by as much as they are themselves, `noise` how far it scatters, [m]; None until asked for.
     """
 
     problem: Problem
     rng: np.random.Generator
     plain: bool = False
     swing: Array | None = None
+    noise: tuple[tuple[int, Array], ...] | None = None
 
     def jitter(self) -> Array:
         """A random factor of at least one half for every input, [n]."""
@@ -50,6 +52,13 @@ class Trial:
                 far = np.abs(np.stack(moved) - self.problem.centre)
             self.swing = np.where(np.isfinite(far), far, 0.0).max(axis=0)
         return self.swing
+
+    def heard(self) -> tuple[tuple[int, Array], ...]:
+        """The forward's noise where all inputs move, (exponent of the spacing, [m]); measured at the first call."""
+        if self.noise is None:
+            probe = Probe.along(self.problem, self.jitter() * self.problem.scale())
+            self.noise = probe.noise()
+        return self.noise
 
     def scatter(self, v: Array, direction: Array) -> float:
         """How far the claim <vjp(v), d> itself scatters when x moves by a few roundings: its condition and rounding."""
