@@ -195,7 +195,7 @@ def conclude(verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str
     if failing:
         wrong = _unless_it_moves_elsewhere(failing[-1], passing)
         return Result(outcome=wrong.outcome, code=wrong.code, worst=wrong, **common)  # type: ignore[arg-type]
-    if not judged or len(passing) < ENOUGH * len(judged):
+    if not judged or len(passing) < ENOUGH * len(judged) or _vacuous(verdicts, passing):
         return _open(verdicts, judged, passing, common)
     warned = [v for v in passing if v.code]
     code = Counter(v.code for v in warned).most_common(1)[0][0] if warned else ""
@@ -211,19 +211,29 @@ def conclude(verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str
     )
 
 
+def _vacuous(verdicts: Sequence[Verdict], passing: Sequence[Verdict]) -> bool:
+    """Whether every case with something to hold against a truth was moot: what passes then had nothing to be wrong."""
+    return any(v.moot and _held(v) for v in verdicts) and not any(map(_held, passing))
+
+
+def _held(verdict: Verdict) -> bool:
+    return "truth" in verdict.evidence.facts
+
+
 def _unless_it_moves_elsewhere(failing: Verdict, passing: Sequence[Verdict]) -> Verdict:
     """A forward whose slope was measured in another case is not flat: the gradient here is just wrong."""
-    moves = any(v.evidence.numeric.value != 0 and "truth" in v.evidence.facts for v in passing)
+    moves = any(v.evidence.numeric.value != 0 and _held(v) for v in passing)
     if failing.code == "GV112" and moves:
         return _verdict(failing.outcome, FAMILY[failing.evidence.claim], failing.evidence)
     return failing
 
 
 def _open(verdicts: Sequence[Verdict], judged: Sequence[Verdict], passing: Sequence[Verdict], common: object) -> Result:
-    unsure = [v for v in (judged or verdicts) if v.outcome is Outcome.INCONCLUSIVE]
+    some = judged and not _vacuous(verdicts, passing)
+    unsure = [v for v in (judged if some else verdicts) if v.outcome is Outcome.INCONCLUSIVE]
     code = Counter(v.code for v in unsure).most_common(1)[0][0] if unsure else "GV302"
     worst = next((v for v in unsure if v.code == code), verdicts[0] if verdicts else None)
-    share = f"{len(passing)} of {len(judged)} cases resolved" if judged else "no case could be judged"
+    share = f"{len(passing)} of {len(judged)} cases resolved" if some else "no case could be judged"
     return Result(outcome=Outcome.INCONCLUSIVE, code=code, reason=share, worst=worst, **common)  # type: ignore[arg-type]
 
 

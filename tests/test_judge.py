@@ -296,6 +296,13 @@ def test_moot_cases_neither_pass_nor_spoil_a_claim():
     assert (result.outcome, result.code, result.reason) == (OPEN, "GV302", "no case could be judged")
 
 
+def test_what_had_nothing_to_be_wrong_is_no_pass_where_all_else_was_moot():
+    empty, outside = verdict(facts={}), verdict(OPEN, "GV303", moot=True, facts=TRUTH)
+    result = concluded(empty, outside)
+    assert (result.outcome, result.code, result.reason) == (OPEN, "GV303", "no case could be judged")
+    assert concluded(empty, outside, verdict(facts=TRUTH)).outcome is PASS
+
+
 def test_no_verdict_at_all_is_inconclusive():
     assert concluded().outcome is OPEN
 

@@ -28,6 +28,9 @@ from gradverify.records.evidence import Estimate, Evidence, Mismatch
 DIGITS = {"float64": 52, "float32": 23, "bfloat16": 7, "float16": 10}
 """Stored bits of the significand of each dtype."""
 
+OUTSIDE = 0.1
+"""Where more of the outputs are NaN, the inputs lie outside of the op's domain: too few are left to be resolved."""
+
 
 def against_truth(subject: Subject) -> Iterator[Evidence]:
     """Evidence on the gradient of every differentiable argument, by the truth that the spec names."""
@@ -62,8 +65,10 @@ def _differences(subject: Subject, function: Called, tape: Tape, *, claimed: Cal
     rng = np.random.default_rng(materialise.generator(subject.case, "directions").initial_seed())
     if problem.x.size == 0 or problem.centre.size == 0:
         return
-    if problem.centre.size and not np.isfinite(problem.centre).any():
-        facts: dict[str, Any] = {"truth": truth, "cause": "the forward is nowhere finite here"}
+    outside = float(np.isnan(problem.centre).mean())
+    if outside > OUTSIDE or not np.isfinite(problem.centre).any():
+        where = "nowhere finite" if outside == 1 or not outside else f"NaN at {outside:.0%} of its outputs"
+        facts: dict[str, Any] = {"truth": truth, "cause": f"the forward is {where} here"}
         yield subject.evidence("the forward", **_unknown(), neighbourhood="edge", resolved=0.0, facts=facts)
         return
     float32 = _by_float32(problem, rng)

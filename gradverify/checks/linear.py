@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from torch import Tensor
 
 from gradverify.checks.subject import at, compare_gradients, gradient_bars
@@ -22,7 +23,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     us, ws = subject.cotangents(tape, 0), subject.cotangents(tape, 1)
     bu, bw = tape.vjp(us), tape.vjp(ws)
     bars = gradient_bars(subject, us, bu)
-    wide = {n: b + gradient_bars(subject, ws, bw).get(n, 0 * b) for n, b in bars.items()}
+    wide = {n: b + gradient_bars(subject, ws, bw).get(n, np.zeros_like(b)) for n, b in bars.items()}
     for factor in (SCALE, -1.0):
         scaled = tape.vjp([None if u is None else factor * u for u in us])
         want = {n: None if g is None else factor * g for n, g in bu.items()}

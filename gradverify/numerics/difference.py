@@ -129,7 +129,7 @@ class Ladder:
         """Error of one evaluation near t = 2^top, [m]: rounding of value and response, or measured noise if larger."""
         rounding = ROUNDING * self.unit * (np.abs(self.centre) + np.abs(slope))
         measured = [sigma for e, sigma in self.noise if e <= top]
-        return np.maximum.reduce([rounding, *measured])
+        return np.asarray(np.maximum.reduce([rounding, *measured]))
 
     def tops(self) -> tuple[int, ...]:
         """Exponents e whose window (e, e-1, e-2) is complete."""

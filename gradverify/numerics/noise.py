@@ -53,7 +53,8 @@ def pooled(levels: tuple[tuple[int, Array], ...], size: Array) -> tuple[tuple[in
 
     Seven samples of one output may happen to lie on its grid; those of many do not.
     """
-    return tuple((e, np.maximum(sigma, _quartile(sigma, size) * size)) for e, sigma in levels)
+    with np.errstate(all="ignore"):
+        return tuple((e, np.fmax(sigma, _quartile(sigma, size) * size)) for e, sigma in levels)
 
 
 def _quartile(sigma: Array, size: Array) -> float:

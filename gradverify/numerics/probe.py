@@ -70,8 +70,10 @@ class Probe:
         """The same probe of the scalar <v, phi>; the outputs' roundings add up like independent ones."""
         support = np.flatnonzero(v)
         slope = self.ladder.best().value
-        bars = [(e, np.array([norm((v * self.ladder.roundoff(slope, e))[support])])) for e in (-31, -8)]
-        return self._with(lambda y: np.array([inner(v, y)]), tuple(bars), lambda sigma: np.array([norm(v * sigma)]))
+        bars = [(e, np.array([norm(v[support] * self.ladder.roundoff(slope, e)[support])])) for e in (-31, -8)]
+        return self._with(
+            lambda y: np.array([inner(v, y)]), tuple(bars), lambda sigma: np.array([norm(v[support] * sigma[support])])
+        )
 
     def scalar(self, sizes_: Array) -> Array:
         """Sizes of all outputs as this view adds them up."""

@@ -63,7 +63,8 @@ def _suspects(probe: Probe, v: Array) -> Array:
     if not alone.any() or still.all():
         return v
     claimed = inner(probe.problem.vjp(alone), probe.direction)
-    rounding = AMPLIFICATION * norm(alone * probe.ladder.roundoff(np.zeros_like(v), -8)) * 2.0**8
+    given = alone != 0
+    rounding = AMPLIFICATION * norm(alone[given] * probe.ladder.roundoff(np.zeros_like(v), -8)[given]) * 2.0**8
     return alone if abs(claimed) > SAFETY * rounding else v
 
 

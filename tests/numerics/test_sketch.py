@@ -33,7 +33,7 @@ class Op:
             parts=(Part(name="x", start=0, stop=self.x.size, shape=self.x.shape),),
             outputs=(Part(name="0", start=0, stop=centre.size, shape=centre.shape),),
             centre=centre,
-            rerun=np.abs(self(self.x) - centre),
+            rerun=np.abs(np.nan_to_num(self(self.x)) - np.nan_to_num(centre)),
             forward=self,
             vjp=lambda v: self.pulled(self.x, v),
             vjp_at=self.pulled,
@@ -247,3 +247,36 @@ def test_a_place_tells_the_tensors_own_index():
     part = Part(name="w", start=10, stop=16, shape=(2, 3))
     assert part.index(14) == (1, 1)
     assert Part(name="s", start=3, stop=4, shape=()).index(3) == ()
+
+
+@pytest.mark.parametrize("size", [1e10, 1e12, 1e15])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_function_that_turns_many_times_within_every_step_has_no_slope_to_hold_against_a_claim(size, seed):
+    op = elementwise(np.sin, np.cos, size * np.random.default_rng(seed).standard_normal(5))
+    assert not any(m.off and m.confirmed for m in op.measure(seed))
+
+
+def test_a_claim_that_is_not_finite_beside_an_overflow_is_not_confirmed():
+    def pull(x, v):
+        return v[:3] * np.cos(x) + v[3:] * np.exp(x)
+
+    def both(x):
+        return np.concatenate([np.sin(x), np.exp(x)])
+
+    found = Op(both, pull, [1.0, 2.0, 1e3]).measure()
+    assert not any(m.confirmed for m in found if not np.isfinite(m.analytic))
+    lost = Op(np.sin, lambda x, v: v * np.where(x > 1.5, np.nan, np.cos(x)), [1.0, 2.0]).measure()
+    assert any(m.confirmed for m in lost if not np.isfinite(m.analytic))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_float32_sum_hides_of_a_few_small_inputs_is_no_mismatch(seed):
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([rng.standard_normal(3000), 1e-6 * rng.standard_normal(4)])
+    w = rng.standard_normal((40, x.size)).astype(np.float32)
+
+    def product(x):
+        return (w @ x.astype(np.float32)).astype(np.float64)
+
+    op = Op(product, lambda _, v: w.T.astype(np.float64) @ v, x)
+    assert not any(m.off and m.confirmed for m in op.measure(seed))
