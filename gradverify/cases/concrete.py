@@ -44,20 +44,26 @@ class Fixed:
     """
 
     def __init__(self, op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], free: Sequence[int]) -> None:
-        self._call: Callable[..., Any] = getattr(op, "apply", op) if isinstance(op, type) else op
-        self._inputs = tuple(i.detach().clone() if isinstance(i, Tensor) else i for i in inputs)
+        self.call: Callable[..., Any] = getattr(op, "apply", op) if isinstance(op, type) else op
+        self.held = tuple(i.detach().clone() if isinstance(i, Tensor) else i for i in inputs)
         self._kwargs = dict(kwargs)
         self._free = tuple(free)
 
+    def around(self, op: Any) -> Fixed:
+        """The same held inputs around another op."""
+        return Fixed(op, self.held, self._kwargs, self._free)
+
     def __call__(self, *given: Tensor) -> Any:
         """The op at the given tensors."""
-        values = list(self._inputs)
-        for position, value in enumerate(values):
-            if isinstance(value, Tensor) and value.is_floating_point():
-                values[position] = value.to(given[0].dtype)
+        dtype = given[0].dtype
+        values = [_cast(v, dtype) for v in self.held]
         for position, tensor in zip(self._free, given, strict=True):
             values[position] = tensor
-        return self._call(*values, **self._kwargs)
+        return self.call(*values, **{n: _cast(v, dtype) for n, v in self._kwargs.items()})
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def differentiated(inputs: Sequence[Any]) -> tuple[int, ...]:

@@ -11,9 +11,11 @@ from torch import Tensor
 from gradverify.autodiff import calling
 from gradverify.autodiff.products import Passes
 from gradverify.cases.concrete import spec_at
+from gradverify.cases.modules import held
 from gradverify.checks.gradient import against_truth
 from gradverify.checks.subject import Subject
 from gradverify.diagnosis.explain import explain
+from gradverify.engine.threads import most, threads_for
 from gradverify.errors import OpError
 from gradverify.judge import conclude, judge, of_case
 from gradverify.records.case import Case, Point
@@ -70,7 +72,8 @@ def examine(
     subject = Subject(spec=spec, case=case, point=point, call=calling.op_of(spec))
     before = Passes.backwards
     try:
-        verdicts = tuple(judge(e, policy) for e in against_truth(subject))
+        with threads_for(most([*inputs, *held(function)])):
+            verdicts = tuple(judge(e, policy) for e in against_truth(subject))
     except OpError as error:
         spent = {"forwards": counted.calls, "backwards": Passes.backwards - before}
         return Examination(outcome=Outcome.ERROR, code=error.code, verdicts=(), reason=str(error), **spent)

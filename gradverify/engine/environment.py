@@ -8,6 +8,7 @@ import subprocess
 
 import torch
 
+from gradverify.engine.threads import SMALL
 from gradverify.records.run import Environment
 
 
@@ -28,6 +29,7 @@ def _flags() -> dict[str, str]:
         "deterministic_algorithms": str(torch.are_deterministic_algorithms_enabled()),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "threads": str(torch.get_num_threads()),
+        f"threads_below_{SMALL}_elements": "1",
         **{k: v for k in ("OMP_NUM_THREADS", "TRITON_INTERPRET") if (v := os.environ.get(k)) is not None},
     }
 

@@ -1,0 +1,72 @@
+"""An op that holds tensors of its own, an nn.Module above all: a copy of it in the dtype under test."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+from gradverify.cases.concrete import Fixed
+from gradverify.cases.materialise import dtype_named
+from gradverify.errors import UsageError
+from gradverify.records.spec import Spec, describe_callable
+
+
+def in_dtype(spec: Spec, dtype: str) -> Spec:
+    """The spec with its modules (op, reference, formula of the contract) as copies in `dtype`.
+
+    The user's own modules are never called: neither their dtype changes, nor their buffers, nor their gradients.
+    Raises UsageError where a module cannot be copied.
+    """
+    contract = spec.contract
+    op, reference, formula = (copied(f, dtype) for f in (spec.op, spec.reference, contract.formula))
+    if op is spec.op and reference is spec.reference and formula is contract.formula:
+        return spec
+    contract = type(contract)(kind=contract.kind, formula=formula)
+    return spec.with_(op=op, reference=reference, contract=contract)
+
+
+def copied(function: Any, dtype: str) -> Any:
+    """A module, a method of one, or either held at some inputs, as a copy in `dtype`; anything else as it is."""
+    if isinstance(function, Fixed):
+        call = copied(function.call, dtype)
+        return function if call is function.call else function.around(call)
+    module = module_of(function)
+    if module is None:
+        return function
+    try:
+        made = copy.deepcopy(module).to(dtype_named(dtype))
+    except Exception as error:
+        raise UsageError(
+            f"{describe_callable(function)}: the module cannot be copied to {dtype} ({type(error).__name__}: {error}); "
+            "give a function that calls a copy of your own."
+        ) from error
+    return made if function is module else getattr(made, function.__name__)
+
+
+def module_of(function: Any) -> Module | None:
+    """The module that a callable is, or is a method of; None where it is neither."""
+    owner = function if isinstance(function, Module) else getattr(function, "__self__", None)
+    return owner if isinstance(owner, Module) else None
+
+
+def held(function: Any) -> list[Tensor]:
+    """The tensors that a callable brings along: parameters and buffers of a module, inputs that are held fixed."""
+    fixed = [t for t in function.held if isinstance(t, Tensor)] if isinstance(function, Fixed) else []
+    module = module_of(function.call if isinstance(function, Fixed) else function)
+    return [*fixed, *module.parameters(), *module.buffers()] if module is not None else fixed
+
+
+def note(spec: Spec) -> str:
+    """`judged as a float64 copy`, where the op is a module that has another dtype; empty else."""
+    dtypes = [d for d in spec.dtypes or ("float64",) if differs(spec.op, d)]
+    return f"judged as a {' and a '.join(dtypes)} copy" if dtypes else ""
+
+
+def differs(function: Any, dtype: str) -> bool:
+    """Whether a callable is a module, or a method of one, with floating tensors of another dtype."""
+    module = module_of(function.call if isinstance(function, Fixed) else function)
+    own = [] if module is None else [*module.parameters(), *module.buffers()]
+    return any(t.is_floating_point() and t.dtype is not dtype_named(dtype) for t in own)
