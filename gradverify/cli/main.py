@@ -22,7 +22,10 @@ _COMMANDS = {
     "show": ("show", "Show what a spec promises, what is checked, and what is not."),
 }
 
-_EPILOG = "Exit codes: 0 verified, 1 FAIL, 2 unusable target or option, 3 not verified, 4 our bug, 130 interrupted."
+_EPILOG = (
+    "Exit codes: 0 verified, 1 FAIL, or the op raised, 2 unusable target or option, 3 not verified (INCONCLUSIVE, an "
+    "op without float64, no spec at all), 4 our bug, 130 interrupted."
+)
 
 
 class _Lazy(click.Group):

@@ -90,7 +90,9 @@ class _Listener:
             self._console.begin(environment(), _invocation(self._request))
 
     def start(self, spec: Spec) -> None:
-        self.ops.append(described(spec))
+        from gradverify.cases.modules import note
+
+        self.ops.append(described(spec, note=note(spec)))
         self._progress.started(spec.name)
         if self._console:
             self._console.start(self.ops[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from gradverify.records.case import Case
 from gradverify.records.codes import TITLES
@@ -16,6 +17,9 @@ REMEDIES = {
     "GV301": "keep the inputs away from the jump: Annotated[Tensor, ..., gv.avoid(point)]",
     "GV302": "keep the inputs away from the kink: gv.avoid(point), or gv.avoid_ties",
     "GV303": "narrow the domain of the inputs, or give a smooth reference",
+    "GV904": "judge it in float32, at lower resolution: --dtype float32, in Python dtype='float32', in a spec "
+    'dtypes=["float32"]. Or, where it holds float32 tensors of its own, let it convert them to the dtype of its inputs',
+    "GV902": "mend the op; inputs that it is not meant for are kept from it by a spec (gv.dim, gv.domain, where=)",
     "GV204": "if it is meant, say so in the spec: nondeterministic=True",
 }
 
@@ -34,6 +38,19 @@ def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
         location=spec.source,
         minimal=e.case,
     )
+
+
+_NOT_REAL = re.compile(r"\bindices\b|tensors used as ind|int64|\bLong\b|LongTensor|boolean mask|bool tensor", re.I)
+
+
+def remedy_of_raised(code: str, said: str) -> str | None:
+    """What to do about an op that raised: integers that were drawn as reals are the commonest cause."""
+    if code == "GV902" and _NOT_REAL.search(said):
+        return (
+            'an argument of integers, or a mask? say so beside its shape: Annotated[Tensor, "n", gv.index("k")], '
+            "gv.integers(lo, hi), gv.boolean"
+        )
+    return REMEDIES.get(code)
 
 
 def _remedy(spec: Spec, code: str) -> str | None:

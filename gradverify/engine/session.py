@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from msgspec.structs import replace
+
+from gradverify.cases.modules import note
 from gradverify.engine.environment import environment
 from gradverify.engine.verify import present, verify
 from gradverify.errors import UsageError
@@ -84,24 +87,19 @@ class _Session:
 
     def verify(self, spec: Spec) -> None:
         """Verify one spec; its place in the run is kept up to date, so that nothing is lost on the way."""
-        gaps = _not_covered(self.plan)
-        checks: list[Result] = []
-        self.ops.append(described(spec, not_covered=gaps))
+        spec = spec.with_(dtypes=self.plan.dtypes or spec.dtypes)
+        self.ops.append(described(spec, not_covered=_not_covered(self.plan), note=note(spec)))
         if self.on_start:
             self.on_start(spec)
         try:
             for result in verify(spec, self.plan, self.policy):
-                checks.append(result)
-                self.ops[-1] = described(spec, checks=tuple(checks), not_covered=gaps)
+                self.ops[-1] = replace(self.ops[-1], checks=(*self.ops[-1].checks, result))
                 if self.on_result:
                     self.on_result(spec, result)
                 if self.failures() >= (self.plan.max_failures or math.inf):
                     return
         except UsageError as error:
-            whole = described(spec, checks=tuple(checks), not_covered=gaps)
-            self.ops[-1] = OpRun(
-                **{f: getattr(whole, f) for f in whole.__struct_fields__ if f != "error"}, error=str(error)
-            )
+            self.ops[-1] = replace(self.ops[-1], error=str(error))
 
     def failures(self) -> int:
         """How many results have failed so far."""

@@ -11,18 +11,20 @@ import msgspec
 import torch
 
 from gradverify.autodiff.calling import Clock
+from gradverify.cases.modules import in_dtype
 from gradverify.cases.pins import Pins
 from gradverify.cases.signatures import resolved
 from gradverify.cases.strategies import allowed, cases, pinned
 from gradverify.cases.sweep import spread, sweep
 from gradverify.checks import CHECKS
-from gradverify.diagnosis.explain import explain
+from gradverify.diagnosis.explain import explain, remedy_of_raised
 from gradverify.engine.search import Found, search
+from gradverify.engine.threads import largest, threads_for
 from gradverify.errors import CannotJudgeError, OpError
 from gradverify.judge import conclude, judge, of_case
 from gradverify.records.case import Case
 from gradverify.records.claims import selected
-from gradverify.records.codes import matches
+from gradverify.records.codes import TITLES, matches
 from gradverify.records.evidence import Estimate, Evidence
 from gradverify.records.finding import Finding
 from gradverify.records.policy import Plan, Policy
@@ -37,6 +39,9 @@ WHOLE = 20
 
 FINE = "float64"
 
+OWN = ("forward", "backward")
+"""Stages at which an exception is the op's own, not the reference's or the surrogate's."""
+
 
 def verify(spec: Spec, plan: Plan, policy: Policy) -> Iterator[Result]:
     """Verify every selected claim of a spec; one Result per claim, device and dtype, as soon as it is known.
@@ -47,8 +52,9 @@ def verify(spec: Spec, plan: Plan, policy: Policy) -> Iterator[Result]:
     deadline = None if plan.max_seconds is None else time.monotonic() + plan.max_seconds
     for device in plan.devices or spec.devices or present():
         for dtype in plan.dtypes or spec.dtypes or (FINE,):
+            own = in_dtype(spec, dtype)
             for claim in selected(plan.claims, plan.skip):
-                trial = _Trial(spec, claim, device, dtype, plan, _policy(spec, dtype, policy), deadline)
+                trial = _Trial(own, claim, device, dtype, plan, _policy(spec, dtype, policy), deadline)
                 yield _expected(spec, trial.result())
 
 
@@ -140,7 +146,7 @@ class _Trial:
             return None
         try:
             # A stochastic op is seeded before each call; the user's generator stays as it was.
-            with torch.random.fork_rng(enabled=self.spec.stochastic):
+            with torch.random.fork_rng(enabled=self.spec.stochastic), threads_for(largest(self.spec, case)):
                 evidence = list(CHECKS[self.claim](self.spec, case))
         except CannotJudgeError:
             return None
@@ -150,9 +156,8 @@ class _Trial:
 
     def _raised(self, case: Case, error: OpError) -> Verdict:
         code, message = error.code, str(error)
-        if code == "GV902" and self.dtype == FINE and error.stage == "forward" and self._runs_in(case, "float32"):
-            code = "GV904"
-            message += '; it runs in float32: declare dtypes=["float32"], and give a reference that runs in float64.'
+        if code == "GV902" and self.dtype == FINE and error.stage in OWN and self._runs_in(case, "float32"):
+            code, message = "GV904", f"{TITLES['GV904']}: {message}"
         nan = float("nan")
         evidence = Evidence(
             claim=self.claim,
@@ -168,7 +173,7 @@ class _Trial:
 
     def _runs_in(self, case: Case, dtype: str) -> bool:
         try:
-            list(CHECKS["repeat"](self.spec, msgspec.structs.replace(case, dtype=dtype)))
+            list(CHECKS[self.claim](self.spec, msgspec.structs.replace(case, dtype=dtype)))
         except Exception:  # noqa: BLE001 whatever it raises, it does not run
             return False
         return True
@@ -189,8 +194,16 @@ class _Trial:
     def _explained(self, result: Result, found: Found) -> Result:
         if result.outcome is Outcome.ERROR and result.worst is not None:
             e = result.worst.evidence
-            finding = Finding(code=result.code, summary=str(e.facts["said"]), minimal=e.case, location=self.spec.source)
-            return msgspec.structs.replace(result, finding=finding, reason=str(e.facts["said"]))
+            said = str(e.facts["said"])
+            finding = Finding(
+                code=result.code,
+                summary=said,
+                minimal=e.case,
+                location=self.spec.source,
+                remedy=remedy_of_raised(result.code, said),
+            )
+            result = msgspec.structs.replace(result, finding=finding, reason=said)
+            return _unverifiable(result) if result.code == "GV904" else result
         return msgspec.structs.replace(result, finding=explain(self.spec, result, runs=found.shrinks))
 
     def _replayed(self, verdict: Verdict) -> Verdict:
@@ -214,6 +227,13 @@ class _Trial:
             reason=why,
             finding=Finding(code="GV303", summary=f"nothing was tried: {why}"),
         )
+
+
+def _unverifiable(result: Result) -> Result:
+    """An op that has no float64 is not wrong: nothing can be said about it there."""
+    assert result.worst is not None
+    worst = msgspec.structs.replace(result.worst, outcome=Outcome.INCONCLUSIVE)
+    return msgspec.structs.replace(result, outcome=Outcome.INCONCLUSIVE, worst=worst)
 
 
 def _why(found: Found) -> str:

@@ -28,7 +28,9 @@ def kind_of(op: Any) -> str:
     return known[0] if known else "function"
 
 
-def described(spec: Spec, *, checks: tuple[Result, ...] = (), not_covered: tuple[NotCovered, ...] = ()) -> OpRun:
+def described(
+    spec: Spec, *, checks: tuple[Result, ...] = (), not_covered: tuple[NotCovered, ...] = (), note: str = ""
+) -> OpRun:
     """The spec as the report shows it, with its results so far."""
     return OpRun(
         target=describe_callable(spec.op),
@@ -38,6 +40,7 @@ def described(spec: Spec, *, checks: tuple[Result, ...] = (), not_covered: tuple
         inputs=tuple(Input(name=a.name, shape=a.shape, domain=str(a.domain), role=a.role) for a in spec.args),
         inputs_from=spec.described_by,
         contract=str(spec.contract),
+        note=note,
         checks=checks,
         not_covered=not_covered,
     )

@@ -59,7 +59,10 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about one spec. `error`: why it could not be verified at all (exit 2), else empty."""
+    """Everything about one spec.
+
+    `note`: how the op was called, where not as it is. `error`: why nothing could be verified (exit 2), else empty.
+    """
 
     target: str
     spec: str
@@ -68,6 +71,7 @@ class OpRun(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Input, ...] = ()
     inputs_from: str = ""
     contract: str = "exact"
+    note: str = ""
     checks: tuple[Result, ...] = ()
     not_covered: tuple[NotCovered, ...] = ()
     error: str = ""

@@ -232,14 +232,19 @@ def describe_callable(op: Any) -> str:
     """`module:qualname` for what has a name; `file:line` for a lambda or local; str for a lazy target."""
     if isinstance(op, str):
         return op
-    qualname = getattr(op, "__qualname__", None) or getattr(op, "__name__", None)
+    # A builtin of torch calls itself `_VariableFunctionsClass.sin`.
+    words = ("__name__",) if inspect.isbuiltin(op) else ("__qualname__", "__name__")
+    qualname = next((n for n in (getattr(op, w, None) for w in words) if n), None)
     module = getattr(op, "__module__", None) or ""
     if qualname and "<" not in qualname:
         return f"{module}:{qualname}"
     code = getattr(op, "__code__", None)
     if code is not None:
         return f"{code.co_filename}:{code.co_firstlineno}"
-    return f"{module}:{qualname}" if qualname else str(op)
+    if qualname:
+        return f"{module}:{qualname}"
+    # The repr of a module is a page of its layers.
+    return f"{type(op).__module__}:{type(op).__qualname__}()" if hasattr(op, "named_parameters") else str(op)
 
 
 def source_of(obj: Any) -> Location | None:

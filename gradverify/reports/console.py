@@ -114,12 +114,13 @@ def header(environment: Environment, invocation: Invocation, *, style: Style) ->
 
 
 def op_lines(op: OpRun, *, style: Style) -> list[str]:
-    """The target with its kind and source, its inputs and where they come from, and a contract that is not exact."""
+    """The target with kind and source, its inputs and where they come from, a contract that is not exact, the note."""
     name = op.target if op.spec == "" or op.target.endswith(op.spec) else f"{op.spec}  {op.target}"
     kind = [op.kind] if op.kind and op.kind != "lazy" else []
     source = [place(op.source)] if op.source else []
     head, *more = wrapped(style.plain("  ".join([name, *kind, *source])), rest="    ")
     contract = [f"contract {relative(op.contract)}"] if op.contract != "exact" else []
+    contract += [op.note] if op.note else []
     inputs = "   ".join(_input(i) for i in op.inputs)
     origin = f"from {op.inputs_from.removeprefix('from ')}" if op.inputs_from else ""
     spread = (

@@ -128,16 +128,41 @@ def test_an_op_that_raises_is_an_error_with_what_it_said():
     assert result.reason == "double: the forward raised RuntimeError: out of luck"
 
 
-def test_an_op_that_refuses_float64_and_runs_in_float32_is_told_apart():
-    def op(x):
-        if x.dtype == torch.float64:
+def float32_alone(stage):
+    def refuse(t):
+        if t.dtype is not torch.float32:
             raise RuntimeError("float32 only")
-        return 2 * x
 
+    class Float32Alone(Double):
+        @staticmethod
+        def forward(ctx, x):
+            stage == "forward" and refuse(x)
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, u):
+            stage == "backward" and refuse(u)
+            return 2 * u
+
+    return Float32Alone
+
+
+@pytest.mark.parametrize("stage", ["forward", "backward"])
+def test_an_op_that_refuses_float64_and_runs_in_float32_is_not_judged_and_not_called_wrong(stage):
+    op = float32_alone(stage)
     result = one(spec(op))
-    assert said(result) == ("ERROR", "GV904")
-    assert 'declare dtypes=["float32"]' in result.reason
+    assert said(result) == ("INCONCLUSIVE", "GV904")
+    assert result.worst.outcome is Outcome.INCONCLUSIVE
+    assert result.reason == f"the op refuses float64: double: the {stage} raised RuntimeError: float32 only"
+    assert 'dtypes=["float32"]' in result.finding.remedy
     assert one(spec(op, dtypes=("float32",))).outcome is Outcome.PASS
+
+
+def test_an_op_that_raises_in_float32_too_is_an_error():
+    def op(x):
+        raise RuntimeError("no kernel")
+
+    assert said(one(spec(op))) == ("ERROR", "GV902")
 
 
 def test_what_is_no_tensor_is_an_error():
