@@ -10,12 +10,14 @@ from torch import Tensor
 
 from gradverify.cases.annotations import op_parameters
 from gradverify.cases.concrete import Fixed, spec_at
+from gradverify.cases.modules import copied, differs
 from gradverify.cases.signatures import spec_from_op
 from gradverify.config import claims_named, devices_named, dtypes_named, examples_given, load, seconds
 from gradverify.discovery.loading import checked_op
 from gradverify.discovery.targets import resolve
 from gradverify.engine import session
 from gradverify.engine.at import Examination, examine
+from gradverify.engine.verify import FINE
 from gradverify.engine.verify import verify as _verify
 from gradverify.errors import GradcheckError, UsageError
 from gradverify.records.policy import Plan, Policy
@@ -111,7 +113,7 @@ def gradcheck(
     asked = (check_grad_dtypes, check_batched_grad, check_batched_forward_grad, check_forward_ad)
     not_yet = [n for n, on in zip(_NOT_YET, asked, strict=True) if on]
     notes = _notes(eps=eps, atol=atol, rtol=rtol, fast_mode=fast_mode, masked=masked, not_yet=not_yet)
-    point, note = _promoted(func, given, free)
+    func, point, note = _promoted(func, given, free)
     if notes or note:
         warnings.warn("gradverify.gradcheck: " + "; ".join([*notes, *note]) + ".", UserWarning, stacklevel=2)
     claims = [*(["repeat"] if nondet_tol == 0 else []), *(["partial"] if check_undefined_grad else [])]
@@ -135,7 +137,7 @@ def _specs(op: Any, inputs: Sequence[Any], arguments: Mapping[str, Any]) -> list
     name = target.rpartition(":")[2]
     if inputs:
         return [spec_at(checked, inputs, {**shapes, **kwargs}, name=name)]
-    return [spec_from_op(checked, name=name, target=target, shapes=shapes, kwargs=kwargs)]
+    return [spec_from_op(checked, name=name, target=target, shapes=shapes, kwargs=kwargs, said_by="check()")]
 
 
 def _of_target(target: str, inputs: Sequence[Any], shapes: Mapping[str, str], kwargs: Mapping[str, Any]) -> list[Any]:
@@ -194,24 +196,30 @@ def _notes(
 
 def _promoted(
     func: Callable[..., Any], given: tuple[Any, ...], free: Sequence[int]
-) -> tuple[tuple[Any, ...], list[str]]:
-    """The inputs in float64 where the op accepts that, and what to say about it."""
+) -> tuple[Callable[..., Any], tuple[Any, ...], list[str]]:
+    """The function and its inputs in float64 where it accepts that, and what to say about it.
+
+    A module is copied: the user's own keeps its dtype and its buffers.
+    """
     import torch
 
     low = [i for i in free if given[i].dtype not in (torch.float64, torch.complex128)]
+    own = copied(func, FINE)
+    dtype = str(given[low[0]].dtype).removeprefix("torch.") if low else ""
+    notes = [f"inputs are {dtype}, judged in float64"] if low else []
+    notes += ["the module, as a float64 copy"] if differs(func, FINE) else []
     if not low:
-        return given, []
-    dtype = str(given[low[0]].dtype).removeprefix("torch.")
+        return own, given, notes
     point = tuple(_double(t) if isinstance(t, Tensor) else t for t in given)
     try:
         with torch.no_grad():
-            func(*point)
+            own(*point)
     except Exception as error:  # noqa: BLE001 whatever an op raises on float64 means that it refuses it
         if not _runs(func, given):
-            return given, []
+            return func, given, []
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return given, [f"judged in {dtype}, at lower resolution: the op refuses float64 ({said})"]
-    return point, [f"inputs are {dtype}, judged in float64"]
+        return func, given, [f"judged in {dtype}, at lower resolution: the op refuses float64 ({said})"]
+    return own, point, notes
 
 
 def _runs(func: Callable[..., Any], given: tuple[Any, ...]) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,14 +47,32 @@ def companion(spec: Spec, function: Callable[..., Any], *, stage: str = "referen
 
 
 def _positional(op: Any, spec: Spec) -> tuple[str, ...]:
+    """The names that are given by position; those behind a parameter that the spec leaves out go by name."""
     try:
         parameters = inspect.signature(op).parameters.values()
     except (TypeError, ValueError):
-        return tuple(a.name for a in spec.args)
+        tensors = tuple(a.name for a in spec.args)
+        return next((_before_gap(tensors, names) for names in _schemas(op) if set(tensors) <= set(names)), tensors)
     only = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         only |= set(spec.kwargs)
-    return tuple(n for n in spec.order if n not in only)
+    given = tuple(n for n in spec.order if n not in only)
+    names = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+    return _before_gap(given, names) if set(given) <= set(names) else given
+
+
+def _before_gap(given: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `given` that stand where the callable has them, up to the first one that does not."""
+    pairs = zip(given, names, strict=False)
+    return tuple(mine for mine, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _schemas(op: Any) -> Iterator[tuple[str, ...]]:
+    """The argument names of each overload of one of torch's builtins, which Python cannot inspect."""
+    packet = getattr(torch.ops.aten, getattr(op, "__name__", ""), None) if inspect.isbuiltin(op) else None
+    for overload in packet.overloads() if packet is not None else ():
+        arguments = getattr(packet, overload)._schema.arguments  # noqa: SLF001 what torch.library prints, too
+        yield tuple("input" if a.name == "self" else a.name for a in arguments)
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...] | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from gradverify.cases import shapes as shapes_
 from gradverify.cases.annotations import (
@@ -35,7 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WAYS_OUT = (
-    "  name them:      --arg '{name}=*b k'   (`*b` any axes, `k` one axis, one letter is one size; nothing: a scalar)\n"
+    "  name them:      {named}   (`*b` any axes, `k` one axis, one letter is one size; nothing: a scalar)\n"
     '  annotate them:  {name}: Annotated[Tensor, "*b k"] in the signature of the op\n'
     "  or declare them in a spec file: @gradverify.spec(op) over a typed reference function"
 )
@@ -92,26 +93,26 @@ def spec_from_op(
     target: str,
     shapes: Mapping[str, str],
     kwargs: Mapping[str, Scalar | Sequence[Scalar]] | None = None,
+    said_by: Literal["--arg", "check()"] = "--arg",
 ) -> Spec:
     """The Spec of a bare op: arguments from the annotations of its forward, or from `shapes`, which stand before them.
 
-    A scalar is a keyword with its default; a boolean one is tried both ways.
+    A scalar is a keyword with its default; a boolean one is tried both ways. `said_by`: where the user gave the shapes.
     Raises SpecError, starting with GV901, where the shape of an argument cannot be told.
     """
     op = _function(op)
     found = op_parameters(op)
     known = found if found is not None else tuple(Parameter(name=n) for n in (*shapes, *(kwargs or {})))
-    refuse_unknown(target, "--arg", [*shapes, *(kwargs or {})], [p.name for p in known])
+    refuse_unknown(target, said_by, [*shapes, *(kwargs or {})], [p.name for p in known])
     values = {n: values_of(v) for n, v in (kwargs or {}).items()}
     tensors = {p.name: argument(p, shape=shapes.get(p.name)) for p in known if p.name not in values}
     scalars = values | {p.name: v for p in known if tensors.get(p.name, p) is None and (v := documented(p)) is not None}
     missing = [p.name for p in known if tensors.get(p.name) is None and p.name not in scalars and _needed(p)]
     if missing or not any(tensors.values()):
         reasons = "".join(f"\n  {p.name}: {p.unresolved}" for p in known if p.name in missing and p.unresolved)
-        raise SpecError(_cannot_tell(target, missing or [p.name for p in known] or ["x"]) + reasons)
-    origin = (
-        "from --arg" if shapes else f"from annotations on {'forward()' if hasattr(op, 'forward') else 'the signature'}"
-    )
+        raise SpecError(_cannot_tell(target, missing or [p.name for p in known] or ["x"], said_by) + reasons)
+    annotated = "forward()" if hasattr(op, "forward") else "the signature"
+    origin = f"from {said_by}" if shapes else f"from annotations on {annotated}"
     args = tuple(a for a in tensors.values() if a is not None)
     return _spec(op, args, scalars, {"name": name}, source=source_of(op), described_by=origin)
 
@@ -194,10 +195,10 @@ def _needed(parameter: Parameter) -> bool:
     return parameter.default is EMPTY
 
 
-def _cannot_tell(target: str, names: Sequence[str]) -> str:
-    return f"GV901 cannot tell the shapes of {', '.join(names)} of {target}; three ways out:\n" + WAYS_OUT.format(
-        name=names[0]
-    )
+def _cannot_tell(target: str, names: Sequence[str], said_by: str) -> str:
+    named = f"--arg '{names[0]}=*b k'" if said_by == "--arg" else f'check(op, {names[0]}="*b k")'
+    ways = WAYS_OUT.format(name=names[0], named=named)
+    return f"GV901 cannot tell the shapes of {', '.join(names)} of {target}; three ways out:\n{ways}"
 
 
 def _spec(
@@ -233,19 +234,28 @@ def _as_declared(names: tuple[str, ...], reference: Any) -> tuple[str, ...]:
 
 
 def _order(name: str, names: tuple[str, ...], op: Any) -> tuple[str, ...]:
-    """The names of a spec in the order of its op: by name where they agree, else by position where the counts do."""
+    """The names of a spec in the order of its op: by name where they agree, else by position where the counts do.
+
+    What the op has a default for is absent unless it is declared.
+    """
     found = op_parameters(op)
     if found is None:
         return names
     theirs = [p.name for p in found]
     surplus = [p.name for p in found if p.name not in names and _needed(p)]
     extra = tuple(n for n in names if n not in theirs)
-    if not surplus and _gapless(names, found) and (not extra or takes_any_keyword(op)):
+    skipping = kind_of(op) in ("function", "nn.Module") or _gapless(names, found)
+    if not surplus and skipping and (not extra or takes_any_keyword(op)):
         return (*(n for n in theirs if n in names), *extra)
-    if len(names) == len(theirs):
+    # Names of one's own for what the op cannot do without; among names of the op's a strange one is a slip.
+    needed = sum(map(_needed, found)) if set(names).isdisjoint(theirs) else 0
+    placed = all(mine == own or mine not in theirs for mine, own in zip(names, theirs, strict=False))
+    if placed and len(names) in (len(theirs), needed):
         return names
     missing = surplus or [n for n in theirs if n not in names]
-    what = f"has no {extra[0]!r}" if extra else f"also needs {missing[0]!r}"
+    near = difflib.get_close_matches(extra[0], theirs, n=1) if extra else []
+    guess = f" (did you mean {near[0]!r}?)" if near else ""
+    what = f"has no {extra[0]!r}{guess}" if extra else f"also needs {missing[0]!r}"
     raise SpecError(f"{name}: the op takes ({', '.join(theirs)}) and {what}; declare the same arguments in the spec.")
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
@@ -235,10 +236,46 @@ def test_a_field_that_fits_nothing_is_refused_by_name(fields: dict, message: str
     refuse(message, **fields)
 
 
-def test_keywords_of_the_op_that_are_given_by_name_may_be_left_out_and_positional_ones_may_not() -> None:
+class Defaults(Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, a: float = 1, b: float = 2) -> Tensor:
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> tuple:
+        return u, None, None
+
+
+def test_what_has_a_default_may_be_left_out_but_not_from_the_middle_of_a_function() -> None:
     assert from_data(lambda x, *, a=1, b=2: x, {"x": "k"}, kwargs={"b": 2}).order == ("x", "b")
+    assert from_data(lambda x, a=1, b=2: x, {"x": "k"}, kwargs={"b": 2}).order == ("x", "b")
+    assert from_data(Defaults, {"x": "k"}, kwargs={"a": 2.0}).order == ("x", "a")
     with pytest.raises(SpecError, match="also needs 'a'"):
-        from_data(lambda x, a=1, b=2: x, {"x": "k"}, kwargs={"b": 2})
+        from_data(Defaults, {"x": "k"}, kwargs={"b": 2})
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes"),
+    [
+        (F.binary_cross_entropy_with_logits, {"input": "n k", "target": "n k", "pos_weight": "k"}),
+        (F.binary_cross_entropy_with_logits, {"x": "n k", "y": "n k"}),
+        (F.scaled_dot_product_attention, {"query": "n d", "key": "m d", "value": "m d"}),
+        (F.multi_margin_loss, {"input": "n k", "target": "n", "weight": "k"}),
+        (F.cross_entropy, {"input": "n k", "target": "n k"}),
+        (torch.clamp, {"input": "n", "max": "n"}),
+    ],
+)
+def test_optional_tensors_of_torch_are_absent_unless_they_are_declared(op: Any, shapes: dict) -> None:
+    assert from_data(op, shapes).order == tuple(shapes)
+
+
+def test_a_name_that_the_op_has_elsewhere_is_not_taken_by_position() -> None:
+    with pytest.raises(SpecError, match=r"has no 'pos_wieght' \(did you mean 'pos_weight'\?\)"):
+        from_data(F.binary_cross_entropy_with_logits, {"input": "n", "target": "n", "pos_wieght": "n"})
+    with pytest.raises(SpecError, match="also needs 'target'"):
+        from_data(F.binary_cross_entropy_with_logits, {"input": "n", "weight": "n"})
+    with pytest.raises(SpecError, match="has no 'v'"):
+        from_data(lambda x, w: x * w, {"v": "n", "x": "n"})
 
 
 def test_a_spec_whose_arguments_the_op_lacks_is_refused() -> None:
