@@ -29,6 +29,10 @@ class Datum(msgspec.Struct, frozen=True, kw_only=True):
     stride: tuple[int, ...]
     values: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Without the values: Hypothesis writes out what it found, and warns on stderr where that is long."""
+        return f"Datum({self.dtype}, shape={self.shape}, stride={self.stride})"
+
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """The recipe of one trial of one claim: everything that determines the tensors that the op is called with.
