@@ -12,7 +12,7 @@ from gradverify.records.verdict import Cases, Outcome, Result, Verdict
 
 IMPRECISE = 1e-6
 """The one line that is a convention and not a measurement: a confirmed relative mismatch below it is a loss of digits,
-above it a wrong gradient."""
+above it a wrong gradient. In a narrower dtype it is half of its digits: sqrt(u)."""
 
 POWER = 1e-4
 """A float64 measurement that could have missed a relative error of this size has shown nothing."""
@@ -79,6 +79,11 @@ def required(evidence: Evidence) -> float:
     return float(min(max(POWER, 64 * unit ** (2 / 3)), 0.1))
 
 
+def imprecise(evidence: Evidence) -> float:
+    """The relative mismatch below which digits are lost and the gradient is not wrong."""
+    return float(max(IMPRECISE, UNITS[evidence.case.dtype] ** 0.5))
+
+
 def _verdict(outcome: Outcome, code: str, evidence: Evidence, *, moot: bool = False) -> Verdict:
     return Verdict(outcome=outcome, code=code, evidence=evidence, moot=moot)
 
@@ -86,7 +91,7 @@ def _verdict(outcome: Outcome, code: str, evidence: Evidence, *, moot: bool = Fa
 def _at_kink(e: Evidence, policy: Policy) -> Verdict:
     """Inside the interval of one-sided slopes any value is a subgradient; outside none is."""
     assert e.interval is not None
-    slack = policy.safety * e.numeric.error + IMPRECISE * e.scale
+    slack = policy.safety * e.numeric.error + imprecise(e) * e.scale
     low, high = e.interval
     if low - slack <= e.analytic <= high + slack:
         return _verdict(Outcome.PASS, "GV302", e, moot=True)
@@ -118,9 +123,9 @@ def _differs(e: Evidence, gap: float, policy: Policy) -> Verdict:
     if e.neighbourhood == "staircase":
         return _verdict(Outcome.INCONCLUSIVE, "GV112", e)
     relative = relative_gap(e, gap)
-    if relative < IMPRECISE and e.claim in ORDERS and policy.digits is None:
+    if relative < imprecise(e) and e.claim in ORDERS and policy.digits is None:
         return _verdict(Outcome.PASS, "", e)
-    if math.isfinite(relative) and relative < IMPRECISE and e.facts.get("kind") is None:
+    if math.isfinite(relative) and relative < imprecise(e) and e.facts.get("kind") is None:
         wanted = policy.digits or 0.0
         lost = -math.log10(relative) if relative > 0 else math.inf
         return _verdict(Outcome.FAIL if lost < wanted else Outcome.PASS, family(e) if lost < wanted else "GV602", e)

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 
 from gradverify.judge import FAMILY, ORDERS, conclude, family, judge, of_case, relative_gap, required
@@ -224,6 +225,14 @@ def test_a_gradient_through_float32_is_measured_by_its_row():
     assert relative_gap(evidence(1 + 1e-5, facts=single), 1e-5) == pytest.approx(1e-8)
     assert said(evidence(1 + 1e-5, facts=single)) == (PASS, "GV602", False)
     assert said(evidence(1 + 1e-5, facts={**TRUTH, "row": 1e3})) == (FAIL, "GV199", False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gap", "code"), [("float64", 1e-5, "GV199"), ("float32", 1e-5, "GV602"), ("float32", 1e-3, "GV199")]
+)
+def test_the_line_between_lost_digits_and_a_wrong_gradient_is_half_of_a_narrow_dtypes_digits(dtype, gap, code):
+    e = evidence(1 + gap, facts=TRUTH)
+    assert said(msgspec.structs.replace(e, case=msgspec.structs.replace(e.case, dtype=dtype)))[1] == code
 
 
 # From verdicts to a result.

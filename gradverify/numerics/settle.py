@@ -9,7 +9,7 @@ import numpy as np
 
 from gradverify.numerics import neighbourhood
 from gradverify.numerics.comparison import inner, norm
-from gradverify.numerics.difference import AMPLIFICATION, ROUNDING, Array
+from gradverify.numerics.difference import AMPLIFICATION, ROUNDING, Array, Ladder
 from gradverify.numerics.measurement import SAFETY, Measurement, rescaled
 from gradverify.numerics.picture import COARSEST, TARGET
 from gradverify.numerics.probe import Probe
@@ -97,17 +97,26 @@ def _hidden(trial: Trial, probe: Probe) -> float:
 
 
 def _explained(probe: Probe, m: Measurement, noise: float) -> bool:
-    """Whether the slope explains how the function moves at the finest steps, but for its rounding and `noise`.
+    """Whether the slope explains how the function moves at every finer step, but for its rounding and `noise`.
 
-    sin(x) at x = 1e10 has turned many times within any step: its samples then scatter about a slope of zero.
+    sin(x) at x = 1e10 has turned many times within any step: its samples then scatter about a slope of zero. A bounded
+    function has a slope of zero at huge steps, which finer ones contradict before they can measure it.
     """
     ladder = probe.ladder
+    finer = [e for e in ladder.levels if 2.0**e < m.steps[-1]] or [ladder.levels[-1]]
+    if any(not _moves_by(ladder, e, m, float(ladder.central(e)[0]) - m.value, noise) for e in finer):
+        return False
     above, e = ladder.levels[-2:]
-    h = 2.0**e
-    # Where smooth, the one is O(h^3) and the bend halves with h.
-    off = max(abs(float(ladder.central(e)[0]) - m.value), abs(float(2 * ladder.bend(e)[0] - ladder.bend(above)[0]))) * h
+    # Where smooth, the bend halves with h.
+    return _moves_by(ladder, e, m, float(2 * ladder.bend(e)[0] - ladder.bend(above)[0]), noise)
+
+
+def _moves_by(ladder: Ladder, e: int, m: Measurement, off: float, noise: float) -> bool:
+    """Whether a slope that is `off` at one step is so within rounding, truncation and the error bar of the slope."""
     rounding = min(float(ladder.roundoff(np.array([m.value]), e)[0]), noise)
-    return off <= SAFETY * (4 * rounding + m.error * h)
+    top = round(np.log2(m.steps[0]))
+    truncation = abs(float(ladder.central(top)[0]) - m.value) * 4.0 ** (e - top)
+    return abs(off) * 2.0**e <= SAFETY * (4 * rounding + (truncation + m.error) * 2.0**e)
 
 
 def _beside(probe: Probe, claim: float, size: float) -> Measurement:
