@@ -116,7 +116,7 @@ def _moves_by(ladder: Ladder, e: int, m: Measurement, off: float, noise: float) 
     rounding = min(float(ladder.roundoff(np.array([m.value]), e)[0]), noise)
     top = round(np.log2(m.steps[0]))
     truncation = abs(float(ladder.central(top)[0]) - m.value) * 4.0 ** (e - top)
-    return abs(off) * 2.0**e <= SAFETY * (4 * rounding + (truncation + m.error) * 2.0**e)
+    return bool(abs(off) * 2.0**e <= SAFETY * (4 * rounding + (truncation + m.error) * 2.0**e))
 
 
 def _beside(probe: Probe, claim: float, size: float) -> Measurement:
