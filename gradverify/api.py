@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from gradverify.cases.annotations import op_parameters
-from gradverify.cases.concrete import Fixed, spec_at
+from gradverify.cases.concrete import spec_at
 from gradverify.cases.modules import copied, differs
 from gradverify.cases.signatures import spec_from_op
 from gradverify.config import claims_named, devices_named, dtypes_named, examples_given, load, seconds
@@ -242,8 +242,7 @@ def _trouble(
     func: Callable[..., Any], point: tuple[Any, ...], free: Sequence[int], *, policy: Policy, claims: tuple[str, ...]
 ) -> str:
     """What is wrong, or cannot be judged, in words; empty where all is well."""
-    fixed = func if len(free) == len(point) else Fixed(func, point, {}, free)
-    found = examine(fixed, tuple(point[i] for i in free), policy=policy)
+    found = examine(func, point, policy=policy)
     if found.outcome is not Outcome.PASS:
         return _said(found)
     spec = spec_at(func, point, {}, name=describe_callable(func).rpartition(":")[2])

@@ -11,6 +11,8 @@ import torch
 
 import gradverify
 from gradverify import api
+from gradverify.autodiff.calling import op_of
+from gradverify.cases.concrete import spec_at
 from gradverify.errors import GradcheckError, SpecError, UsageError
 from gradverify.records.policy import Plan
 from gradverify.records.spec import Spec
@@ -73,6 +75,11 @@ def test_shapes_by_keyword_make_a_spec(said) -> None:
     assert (said.plan.profile, said.plan.examples, said.plan.seed) == ("dev", 20, 0)
 
 
+def called(spec, *tensors):
+    (out,) = op_of(spec)({a.name: t for a, t in zip(spec.args, tensors, strict=True)}, {})
+    return out
+
+
 def test_tensors_are_judged_as_they_are(said) -> None:
     x, w = real(2, 3), real(3)
     gradverify.check(bare, x, w)
@@ -93,13 +100,32 @@ def test_without_requires_grad_every_floating_tensor_is_differentiated_else_only
     gradverify.check(bare, real(2, grad=False), real(2))
     (spec,) = said.specs
     assert spec.differentiable() == ("w",)
-    assert torch.equal(spec.op(real(2)), real(2) * real(2) * 2)
+    assert torch.equal(called(spec, real(2)), real(2) * real(2) * 2)
 
 
 def test_what_is_no_tensor_stays_fixed(said) -> None:
     gradverify.check(torch.cumsum, real(2, 2), 1)
     (spec,) = said.specs
-    assert torch.equal(spec.op(real(2, 2)), torch.cumsum(real(2, 2), 1))
+    assert torch.equal(called(spec, real(2, 2)), torch.cumsum(real(2, 2), 1))
+
+
+def test_tensors_in_lists_and_dicts_are_arguments_of_their_own(said) -> None:
+    def op(xs, params, power):
+        return (xs[0] * params["w"] + xs[1]) ** power
+
+    gradverify.check(op, [real(2), real(2)], {"w": real(2)}, 2)
+    (spec,) = said.specs
+    assert spec.differentiable() == ("xs[0]", "xs[1]", "params['w']")
+    assert torch.equal(called(spec, *[real(2)] * 3), (real(2) * real(2) + real(2)) ** 2)
+
+
+def test_a_function_is_not_given_tensors_in_a_container() -> None:
+    with pytest.raises(gradverify.UsageError) as caught:
+        gradverify.check(Double, [real(2)])
+    assert str(caught.value) == (
+        "Double: x[0] is a tensor in a container, which autograd.Function does not track: its gradient "
+        "would be lost; give every tensor as an argument of its own."
+    )
 
 
 def test_plan_options_are_checked_names(said) -> None:
@@ -185,8 +211,8 @@ def test_gradcheck_passes_and_asks_for_repeat_and_partial(said) -> None:
 def test_gradcheck_differentiates_what_requires_grad_only(said) -> None:
     gradverify.gradcheck(bare, [real(2, grad=False), real(2)])
     fn, inputs, _ = said.examined[0]
-    assert len(inputs) == 1
-    assert torch.equal(fn(real(2)), bare(real(2), real(2)))
+    assert [t.requires_grad for t in inputs] == [False, True]
+    assert spec_at(fn, inputs, {}, name="bare").differentiable() == ("w",)
 
 
 def test_gradcheck_without_any_gradient_is_a_value_error_as_in_torch(said) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,11 +13,38 @@ import torch
 from torch import Tensor
 
 from gradverify.errors import GradverifyError, OpError
+from gradverify.records.nested import Slot, is_nested, leaves, mapped
 from gradverify.records.spec import Spec, describe_callable
 
 Primals = Mapping[str, Tensor | None]
 Called = Callable[[Primals, Mapping[str, Any]], tuple[Tensor, ...]]
 """(primals, kwargs) -> output tensors."""
+
+
+class Outputs(tuple[Tensor, ...]):
+    """The tensors that an op returned, in a stable order.
+
+    `names`: where each stood: `0`, `1`, ... in a plain tuple, `y['loss']`, `y[1].h` in a nested value.
+    """
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, named: Mapping[str, Tensor]) -> Outputs:
+        """Outputs by name."""
+        made = cls(named.values())
+        made.names = tuple(named)
+        return made
+
+
+def output_names(outputs: tuple[Tensor, ...]) -> tuple[str, ...]:
+    """The names of outputs; positions where they are a plain tuple."""
+    return outputs.names if isinstance(outputs, Outputs) else tuple(map(str, range(len(outputs))))
+
+
+def label(outputs: tuple[Tensor, ...], k: int) -> str:
+    """An output in the words of a report: `output 1`, `output y['loss']`."""
+    return f"output {output_names(outputs)[k]}"
 
 
 class Clock:
@@ -35,10 +63,32 @@ def op_of(spec: Spec) -> Called:
     return _guarded(spec, apply, positional, tuple(n for n in spec.order if n not in positional), stage="forward")
 
 
+def handed(spec: Spec, primals: Primals, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What each parameter of the op is given: its argument, a nested value of arguments, or a keyword.
+
+    Floating tensors that stand fixed in a nested value take the dtype of the primals.
+    """
+    values = {**primals, **kwargs}
+    if not spec.nested:
+        return values
+    like = next((t for t in primals.values() if t is not None and t.is_floating_point()), None)
+
+    def given(_: str, leaf: Any) -> Any:
+        if isinstance(leaf, Slot):
+            return values[leaf.name]
+        return leaf.clone().to(like) if like is not None and _is_floating(leaf) else leaf
+
+    return {**values, **{parameter: mapped(value, "", given) for parameter, value in spec.nested.items()}}
+
+
+def _is_floating(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
 def companion(spec: Spec, function: Callable[..., Any], *, stage: str = "reference") -> Called:
     """The reference, or the surrogate of a contract: tensors by position, the keywords that it accepts by name."""
     names = _parameters(function)
-    tensors = tuple(a.name for a in spec.args)
+    tensors = spec.parameters()
     if names is None:
         return _guarded(spec, function, tensors, tuple(spec.kwargs), stage=stage)
     if set(spec.order) <= set(names):
@@ -51,7 +101,7 @@ def _positional(op: Any, spec: Spec) -> tuple[str, ...]:
     try:
         parameters = inspect.signature(op).parameters.values()
     except (TypeError, ValueError):
-        tensors = tuple(a.name for a in spec.args)
+        tensors = tuple(n for n in spec.order if n not in spec.kwargs)
         return next((_before_gap(tensors, names) for names in _schemas(op) if set(tensors) <= set(names)), tensors)
     only = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -93,7 +143,7 @@ def _guarded(
     spec: Spec, fn: Callable[..., Any], positional: tuple[str, ...], named: tuple[str, ...], *, stage: str
 ) -> Called:
     def call(primals: Primals, kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        values = {**primals, **kwargs}
+        values = handed(spec, primals, kwargs)
         began = time.perf_counter()
         try:
             out = fn(*(values[n] for n in positional), **{n: values[n] for n in named})
@@ -118,16 +168,40 @@ def raised(spec: Spec, error: Exception, *, code: str = "GV902", stage: str = "b
     return OpError(f"{spec.name}: {_said(stage, error)}", code=code, stage=stage)
 
 
-def flattened(spec: Spec, fn: Callable[..., Any], out: Any) -> tuple[Tensor, ...]:
-    """The tensors that an op returned: one, or a tuple or list of them (None entries are left out)."""
-    leaves = out if isinstance(out, tuple | list) else (out,)
-    tensors = tuple(t for t in leaves if t is not None)
-    strange = next((t for t in tensors if not isinstance(t, Tensor)), None)
-    if strange is not None or not tensors:
-        kind = type(out if strange is None else strange).__name__
-        message = f"{spec.name}: {describe_callable(fn)} returned {kind}; return a tensor, or a tuple of tensors."
+def flattened(spec: Spec, fn: Callable[..., Any], out: Any) -> Outputs:
+    """The tensors in what an op returned, however nested; None, and what is no tensor, are left out beside one.
+
+    Raises OpError (GV903) where there is no tensor, and for nested outputs of a Function, which autograd loses.
+    """
+    named = {n: t for n, t in leaves(out, "y") if isinstance(t, Tensor)}
+    if not named:
+        strange = next((leaf for _, leaf in leaves(out, "y") if leaf is not None), out)
+        message = f"{spec.name}: {describe_callable(fn)} returned {type(strange).__name__}; {_WANTED}."
         raise OpError(message, code="GV903", stage="forward")
-    return tensors
+    if _is_function(fn) and is_nested(out) and not (isinstance(out, tuple) and all(map(_TOP.fullmatch, named))):
+        raise OpError(f"{spec.name}: {describe_callable(fn)} {_LOST}.", code="GV903", stage="forward")
+    plain = isinstance(out, Tensor) or _is_plain(out)
+    return Outputs.of({_position(n) if plain else n: t for n, t in named.items()})
+
+
+_WANTED = "return a tensor, or tensors in tuples, lists and dicts"
+_LOST = "returned tensors inside a list or dict, where autograd.Function does not track them; return a tuple of tensors"
+_TOP = re.compile(r"y\[(\d+)\]")
+
+
+def _is_plain(out: Any) -> bool:
+    """Whether this is a tuple or list without names, none of whose entries holds more."""
+    return isinstance(out, tuple | list) and not hasattr(out, "_fields") and not any(map(is_nested, out))
+
+
+def _position(name: str) -> str:
+    found = _TOP.fullmatch(name)
+    return found[1] if found else "0"
+
+
+def _is_function(fn: Callable[..., Any]) -> bool:
+    owner = getattr(fn, "__self__", None)
+    return isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
 
 
 def clone_exactly(t: Tensor) -> Tensor:

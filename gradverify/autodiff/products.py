@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from gradverify.autodiff.calling import Called, Clock, copies, raised
+from gradverify.autodiff.calling import Called, Clock, copies, output_names, raised
 from gradverify.errors import OpError
 from gradverify.records.case import Point
 from gradverify.records.spec import Spec
@@ -22,6 +23,22 @@ class Passes:
     backwards = 0
 
 
+class _Undefined(torch.autograd.Function):
+    """The identity; its backward gives no gradient, as a part of a model does that the loss does not depend on."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:  # noqa: ARG004 (torch's signature)
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> None:  # noqa: ARG004 (torch's signature)
+        return None
+
+
+def _undefined(y: Tensor) -> Tensor:
+    return cast("Tensor", _Undefined.apply(y))  # type: ignore[no-untyped-call]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tape:
     """One recorded call of an op.
@@ -30,27 +47,58 @@ class Tape:
         leaves: name -> the primal that requires grad.
         given: every tensor that the op was handed, by name.
         outputs: all output tensors.
+        written: names of the primals that the op wrote to, by their versions.
     """
 
     spec: Spec
     leaves: Mapping[str, Tensor]
     given: Mapping[str, Tensor]
     outputs: tuple[Tensor, ...]
+    written: frozenset[str] = frozenset()
 
     @property
     def active(self) -> tuple[int, ...]:
         """Positions of the outputs that carry a gradient: floating, and not declared `nondiff`."""
-        declared = set(self.spec.nondiff)
+        declared = self.declared_nondiff
         return tuple(
             i for i, y in enumerate(self.outputs) if i not in declared and (y.is_floating_point() or y.is_complex())
         )
+
+    @property
+    def declared_nondiff(self) -> frozenset[int]:
+        """Positions of the outputs that `nondiff` names."""
+        words = self.spec.nondiff
+        return frozenset(k for k in range(len(self.outputs)) if any(_means(word, self.name(k)) for word in words))
+
+    def name(self, k: int) -> str:
+        """The name of an output: its position in a plain tuple, `y['loss']` in a nested value."""
+        return output_names(self.outputs)[k]
+
+    def unknown_nondiff(self) -> tuple[int | str, ...]:
+        """The words of `nondiff` that name no output."""
+        names = [self.name(k) for k in range(len(self.outputs))]
+        return tuple(w for w in self.spec.nondiff if not any(_means(w, n) for n in names))
+
+    def returned(self) -> tuple[str, ...]:
+        """The given tensors that share memory with an output."""
+        places = {y.untyped_storage().data_ptr() for y in self.outputs if y.numel()}
+        return tuple(n for n, t in self.given.items() if t.numel() and t.untyped_storage().data_ptr() in places)
 
     def vjp(self, cotangents: Sequence[Tensor | None]) -> dict[str, Tensor | None]:
         """Gradients of sum_j <u_j, y_j>, one a leaf; None where none came back. The graph is kept.
 
         An output whose cotangent is None is not used at all.
         """
-        used = [(y, u) for y, u in zip(self.outputs, cotangents, strict=True) if u is not None and y.requires_grad]
+        return self._pulled([(y, u) for y, u in zip(self.outputs, cotangents, strict=True) if u is not None])
+
+    def vjp_of_undefined(self) -> dict[str, Tensor | None]:
+        """Gradients where every output is used by what gives it no gradient: all cotangents are undefined."""
+        with torch.enable_grad():
+            cut = [_undefined(self.outputs[k]) for k in self.active if self.outputs[k].requires_grad]
+        return self._pulled([(y, torch.ones_like(y)) for y in cut])
+
+    def _pulled(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor | None]:
+        used = [(y, u) for y, u in pairs if y.requires_grad]
         if not used or not self.leaves:
             return dict.fromkeys(self.leaves)
         Passes.backwards += 1
@@ -90,6 +138,17 @@ class Tape:
         return tuple(out)
 
 
+def _means(word: int | str, name: str) -> bool:
+    """Whether a word of `nondiff` (1, `loss`, `aux.h`, `y['aux'].h`) is the name of an output, or of what holds it."""
+    whole = _dotted(f"y[{name}]" if name.isdigit() else name)
+    wanted = _dotted(str(word))
+    return any(whole == w or whole.startswith(f"{w}.") for w in (wanted, f"y.{wanted.removeprefix('.')}"))
+
+
+def _dotted(name: str) -> str:
+    return re.sub(r"\['?([^\]']*)'?\]", r".\1", name)
+
+
 def _of_backward(spec: Spec, error: Exception) -> OpError:
     """Torch refuses gradients of the wrong number, shape or kind: say so by code."""
     text = str(error)
@@ -97,14 +156,52 @@ def _of_backward(spec: Spec, error: Exception) -> OpError:
     return raised(spec, error, code="GV109" if shape else "GV902")
 
 
-def record(spec: Spec, called: Called, point: Point, *, primals: Mapping[str, Tensor | None] | None = None) -> Tape:
-    """Call the op with gradients on, on exact copies of the primals (or on `primals` themselves)."""
+def record(
+    spec: Spec,
+    called: Called,
+    point: Point,
+    *,
+    primals: Mapping[str, Tensor | None] | None = None,
+    same: tuple[str, str] | None = None,
+) -> Tape:
+    """Call the op with gradients on, on exact copies of the primals (or on `primals` themselves).
+
+    `same`: two arguments that are handed one tensor, the first's, which is a leaf once.
+    Torch forbids an op to write to a leaf: one that does is called again, on copies that follow the leaves.
+    """
     given = copies(point.primals) if primals is None else dict(primals)
-    leaves = {n: given[n].detach().requires_grad_() for n in point.differentiate}  # type: ignore[union-attr]
+    try:
+        return _recorded(spec, called, point, given, same=same, follow=False)
+    except OpError as error:
+        if LEAF not in str(error.__cause__):
+            raise
+    return _recorded(spec, called, point, copies(point.primals), same=same, follow=True)
+
+
+LEAF = "leaf Variable that requires grad"
+"""What torch says of an op that writes to a leaf."""
+
+
+def _recorded(
+    spec: Spec,
+    called: Called,
+    point: Point,
+    given: dict[str, Tensor | None],
+    *,
+    same: tuple[str, str] | None,
+    follow: bool,
+) -> Tape:
+    names = [n for n in point.differentiate if same is None or n != same[1]]
+    leaves = {n: given[n].detach().requires_grad_() for n in names}  # type: ignore[union-attr]
     with torch.enable_grad():
-        outputs = called({**given, **leaves}, point.kwargs)
-    tensors = {n: t for n, t in {**given, **leaves}.items() if t is not None}
-    return Tape(spec=spec, leaves=leaves, given=tensors, outputs=outputs)
+        given |= {n: leaf.clone() if follow else leaf for n, leaf in leaves.items()}
+        if same is not None:
+            given[same[1]] = given[same[0]]
+        handed = {n: t for n, t in given.items() if t is not None}
+        versions = {n: t._version for n, t in handed.items()}  # noqa: SLF001 (torch has no public name for it)
+        outputs = called(given, point.kwargs)
+    written = frozenset(n for n, t in handed.items() if t._version != versions[n])  # noqa: SLF001
+    return Tape(spec=spec, leaves=leaves, given=handed, outputs=outputs, written=written)
 
 
 def values(called: Called, primals: Mapping[str, Tensor | None], kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:

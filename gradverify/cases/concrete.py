@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,67 +10,87 @@ from torch import Tensor
 
 from gradverify.cases.annotations import op_parameters
 from gradverify.errors import UsageError
+from gradverify.records.described import kind_of
+from gradverify.records.nested import Slot, leaves, mapped
 from gradverify.records.spec import Arg, Role, Spec, source_of
 
 
 def spec_at(op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], *, name: str) -> Spec:
-    """The spec of an op at these positional inputs and keywords.
+    """The spec of an op at these positional inputs and keywords; tensors may stand in lists, tuples and dicts.
 
     Differentiated: the floating tensors that require grad, or all of them where none does. The rest is held fixed.
-    Raises UsageError where no floating tensor is given.
+    Raises UsageError where no floating tensor is given, and for a Function that is given one in a container.
     """
     names = names_of(op, len(inputs))
-    chosen = differentiated(inputs)
+    given = dict(zip(names, inputs, strict=True))
+    found = {n: leaf for key, value in given.items() for n, leaf in leaves(value, key)}
+    chosen = differentiated(found)
     if not chosen:
         raise UsageError(f"{name}: no floating-point tensor among the inputs; give one to differentiate.")
-    tensors = {names[i]: t.detach().clone() for i, t in enumerate(inputs) if isinstance(t, Tensor)}
-    call = Fixed(op, inputs, kwargs, chosen)
-    whole = len(tensors) == len(inputs) and len(chosen) == _floating(inputs) and not kwargs
-    args = tuple(_arg(n, t) for n, t in tensors.items() if whole or n in {names[i] for i in chosen})
+    refuse_containers(op, given, chosen, name=name)
+    tensors = {n: t.detach().clone() for n, t in found.items() if isinstance(t, Tensor)}
+    whole = len(tensors) == len(inputs) and len(chosen) == _floating(tensors) and set(tensors) == set(names)
+    free = tuple(tensors) if whole and not kwargs else chosen
+    args = tuple(_arg(n, tensors[n]) for n in free)
     return Spec(
         name=name,
-        op=op if whole else call,
+        op=Fixed(op, kwargs) if kwargs else op,
         args=args,
-        inputs=lambda _: {a.name: tensors[a.name].clone() for a in args},
+        nested={n: _template(n, value, free) for n, value in given.items() if n not in free},
+        order=names,
+        inputs=lambda _: {n: tensors[n].clone() for n in free},
         source=source_of(op),
         described_by="from the given tensors",
     )
 
 
 class Fixed:
-    """An op as a function of some of its positional inputs, in order; the others, and the keywords, stay as given.
+    """An op as a function of its positional inputs, whose keywords stay as given.
 
-    Fixed floating tensors take the dtype of the inputs, so that an op can be judged in float64.
+    Floating tensors among them take the dtype of the inputs, so that an op can be judged in float64.
     """
 
-    def __init__(self, op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], free: Sequence[int]) -> None:
+    def __init__(self, op: Any, kwargs: Mapping[str, Any]) -> None:
         self.call: Callable[..., Any] = getattr(op, "apply", op) if isinstance(op, type) else op
-        self.held = tuple(i.detach().clone() if isinstance(i, Tensor) else i for i in inputs)
-        self._kwargs = dict(kwargs)
-        self._free = tuple(free)
+        self.held = {n: _fixed(v) for n, v in kwargs.items()}
 
     def around(self, op: Any) -> Fixed:
-        """The same held inputs around another op."""
-        return Fixed(op, self.held, self._kwargs, self._free)
+        """The same held keywords around another op."""
+        return Fixed(op, self.held)
 
-    def __call__(self, *given: Tensor) -> Any:
-        """The op at the given tensors."""
-        dtype = given[0].dtype
-        values = [_cast(v, dtype) for v in self.held]
-        for position, tensor in zip(self._free, given, strict=True):
-            values[position] = tensor
-        return self.call(*values, **{n: _cast(v, dtype) for n, v in self._kwargs.items()})
+    def __call__(self, *given: Any) -> Any:
+        """The op at the given inputs."""
+        dtype = next(t.dtype for _, t in leaves(given, "") if _is_floating(t))
+        return self.call(*given, **{n: v.to(dtype) if _is_floating(v) else v for n, v in self.held.items()})
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def differentiated(inputs: Sequence[Any]) -> tuple[int, ...]:
-    """Positions of the floating tensors that require grad, or of all floating tensors where none does."""
-    floating = [i for i, t in enumerate(inputs) if isinstance(t, Tensor) and t.is_floating_point()]
-    marked = [i for i in floating if inputs[i].requires_grad]
-    return tuple(marked or floating)
+def _template(name: str, value: Any, free: Sequence[str]) -> Any:
+    """What a parameter is given, with a slot for each tensor that is free; fixed floating ones follow its dtype."""
+    return mapped(value, name, lambda n, leaf: Slot(n) if n in free else _fixed(leaf))
+
+
+def _fixed(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+def refuse_containers(op: Any, given: Mapping[str, Any], chosen: Sequence[str], *, name: str) -> None:
+    """Raise UsageError for a Function that is given a tensor in a container, where autograd does not track it."""
+    inside = [n for n in chosen if n not in given]
+    if inside and kind_of(getattr(op, "__self__", op)) == "autograd.Function":
+        raise UsageError(
+            f"{name}: {inside[0]} is a tensor in a container, which autograd.Function does not track: its gradient "
+            "would be lost; give every tensor as an argument of its own."
+        )
+
+
+def differentiated(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """The floating tensors that require grad, or all floating tensors where none does."""
+    floating = {n: t for n, t in found.items() if isinstance(t, Tensor) and t.is_floating_point()}
+    return tuple(n for n, t in floating.items() if t.requires_grad) or tuple(floating)
 
 
 def names_of(op: Any, count: int) -> tuple[str, ...]:
@@ -79,8 +99,8 @@ def names_of(op: Any, count: int) -> tuple[str, ...]:
     return tuple(known) if len(known) == count else tuple(f"input{i}" for i in range(count))
 
 
-def _floating(inputs: Sequence[Any]) -> int:
-    return sum(isinstance(t, Tensor) and t.is_floating_point() for t in inputs)
+def _floating(tensors: Mapping[str, Tensor]) -> int:
+    return sum(t.is_floating_point() for t in tensors.values())
 
 
 def _arg(name: str, tensor: Tensor) -> Arg:

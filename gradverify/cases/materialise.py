@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ from gradverify.cases import layouts, regimes, shapes, values
 from gradverify.cases.layouts import with_layout
 from gradverify.errors import SpecError
 from gradverify.records.case import Case, Datum, Point, Sizes
+from gradverify.records.nested import leaves
 from gradverify.records.spec import Arg, Spec
 
 __all__ = ["cotangent_words", "cotangents", "datum", "freeze", "generator", "materialise", "tensor_of", "with_layout"]
@@ -195,11 +196,17 @@ def _places(datum: Datum) -> Tensor:
     return places.reshape(-1)
 
 
+def _spread(spec: Spec, name: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """What a hook gives for a nested parameter, argument by argument."""
+    return leaves(value, name) if name in spec.nested else ((name, value),)
+
+
 def primals_from(spec: Spec, given: Mapping[str, Any]) -> tuple[dict[str, Datum | None], dict[str, Any]]:
     """Splits what an `inputs=` hook gave into exact data of tensors and values of keywords.
 
     Raises SpecError for an unknown name, a missing argument, and a value that is no tensor where one is needed.
     """
+    given = {name: leaf for key, value in given.items() for name, leaf in _spread(spec, key, value)}
     names = {a.name: a for a in spec.args}
     unknown = [n for n in given if n not in names and n not in spec.kwargs]
     missing = [n for n, a in names.items() if n not in given and not a.optional]

@@ -54,7 +54,7 @@ def module_of(function: Any) -> Module | None:
 
 def held(function: Any) -> list[Tensor]:
     """The tensors that a callable brings along: parameters and buffers of a module, inputs that are held fixed."""
-    fixed = [t for t in function.held if isinstance(t, Tensor)] if isinstance(function, Fixed) else []
+    fixed = [t for t in function.held.values() if isinstance(t, Tensor)] if isinstance(function, Fixed) else []
     module = module_of(function.call if isinstance(function, Fixed) else function)
     return [*fixed, *module.parameters(), *module.buffers()] if module is not None else fixed
 

@@ -21,11 +21,14 @@ from gradverify.cases.annotations import (
     takes_any_keyword,
 )
 from gradverify.cases.fields import Fields, contract_of, normalised, refuse_unknown, values_of
+from gradverify.cases.nesting import Declared, of_data, of_parameter
 from gradverify.errors import SpecError
 from gradverify.records.case import Scalar
 from gradverify.records.described import kind_of
 from gradverify.records.finding import Location
-from gradverify.records.spec import Arg, Spec, describe_callable, source_of
+from gradverify.records.nested import owners, root
+from gradverify.records.nested import parameters as called_with
+from gradverify.records.spec import Spec, describe_callable, source_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -70,10 +73,10 @@ def spec(
     def wrap(reference: Callable[P, R]) -> TypedSpec[P, R]:
         name = declared.get("name") or reference.__name__
         found = parameters(reference, enclosing_names(1))
-        args, kwargs = _declared(name, found or (), declared.get("kwargs", {}), hooked="inputs" in declared)
+        tensors, kwargs = _declared(name, found or (), declared.get("kwargs", {}), hooked="inputs" in declared)
         made = _spec(
             _function(op),
-            args,
+            tensors,
             kwargs,
             {**declared, "name": name},
             contract=contract,
@@ -102,10 +105,11 @@ def spec_from_op(
     """
     op = _function(op)
     found = op_parameters(op)
-    known = found if found is not None else tuple(Parameter(name=n) for n in (*shapes, *(kwargs or {})))
-    refuse_unknown(target, said_by, [*shapes, *(kwargs or {})], [p.name for p in known])
+    wanted = dict.fromkeys([*map(root, shapes), *(kwargs or {})])
+    known = found if found is not None else tuple(Parameter(name=n) for n in wanted)
+    refuse_unknown(target, said_by, wanted, [p.name for p in known])
     values = {n: values_of(v) for n, v in (kwargs or {}).items()}
-    tensors = {p.name: argument(p, shape=shapes.get(p.name)) for p in known if p.name not in values}
+    tensors = {p.name: _tensors(p, shapes) for p in known if p.name not in values}
     scalars = values | {p.name: v for p in known if tensors.get(p.name, p) is None and (v := documented(p)) is not None}
     missing = [p.name for p in known if tensors.get(p.name) is None and p.name not in scalars and _needed(p)]
     if missing or not any(tensors.values()):
@@ -113,31 +117,31 @@ def spec_from_op(
         raise SpecError(_cannot_tell(target, missing or [p.name for p in known] or ["x"], said_by) + reasons)
     annotated = "forward()" if hasattr(op, "forward") else "the signature"
     origin = f"from {said_by}" if shapes else f"from annotations on {annotated}"
-    args = tuple(a for a in tensors.values() if a is not None)
-    return _spec(op, args, scalars, {"name": name}, source=source_of(op), described_by=origin)
+    declared = _joined(tensors.values())
+    return _spec(op, declared, scalars, {"name": name}, source=source_of(op), described_by=origin)
 
 
 def from_data(
     op: Any,
-    args: Mapping[str, str | Arg],
+    args: Mapping[str, Any],
     *,
     backward_of: Any = None,
     vjp: Any = None,
     reference: Any = None,
     **more: Unpack[Fields],
 ) -> Spec:
-    """A Spec from plain data: argument name -> shape, or an Arg for more than a shape.
+    """A Spec from plain data: argument name -> shape, an Arg for more than a shape, or lists and dicts of these.
 
-    `from_data("mypkg.ops:FusedLinear", {"x": "*b k", "w": "k n"}, dims={"k": gv.dim(1, 200, around=64)})`.
+    `from_data("mypkg.ops:FusedLinear", {"x": "*b k", "w": "k n"}, dims={"k": gv.dim(1, 200, around=64)})`;
+    `from_data(lambda xs, params: ..., {"xs": ["b n", "b m"], "params": {"w": "n m"}})`.
     Raises SpecError, naming the field or argument, for what contradicts itself or the op.
     """
     declared = normalised(dict(more))
     name = declared.get("name") or describe_callable(op).rpartition(":")[2]
-    listed = tuple(Arg(name=n, shape=a) if isinstance(a, str) else a for n, a in args.items())
     contract = contract_of(backward_of, vjp)
     scalars = declared.get("kwargs", {})
     fixed: dict[str, Any] = {"contract": contract, "reference": reference, "described_by": "from the spec"}
-    return _spec(_function(op), listed, scalars, {**declared, "name": name}, **fixed)
+    return _spec(_function(op), of_data(args), scalars, {**declared, "name": name}, **fixed)
 
 
 def load(op: Any) -> Any:
@@ -162,7 +166,20 @@ def resolved(spec: Spec) -> Spec:
     if not isinstance(spec.op, str):
         return spec
     op = load(spec.op)
-    return spec.with_(op=op, order=_order(spec.name, spec.order, op))
+    made = spec.with_(op=op, order=_order(spec.name, spec.order, op))
+    _refuse_nested(made)
+    return made
+
+
+def _refuse_nested(spec: Spec) -> None:
+    """A Function loses the tensors in its containers: raise SpecError."""
+    held = owners(spec.nested)
+    if held and kind_of(spec.op) == "autograd.Function":
+        first = next(iter(held))
+        raise SpecError(
+            f"{spec.name}: {first!r} is a tensor in a container, which autograd.Function does not track: its gradient "
+            "would be lost; give every tensor as an argument of its own, or name the function that calls it."
+        )
 
 
 def _function(op: Any) -> Any:
@@ -171,24 +188,43 @@ def _function(op: Any) -> Any:
     return owner if isinstance(owner, type) and kind_of(owner) == "autograd.Function" else op
 
 
+def _tensors(parameter: Parameter, shapes: Mapping[str, str]) -> Declared | None:
+    """The tensors of a parameter: as `--arg` says, one or several of them, else as it is annotated."""
+    own = {n: s for n, s in shapes.items() if root(n) == parameter.name}
+    if any(n != parameter.name for n in own):
+        return of_data(own)
+    one = argument(parameter, shape=own.get(parameter.name))
+    return of_parameter(parameter) if one is None else Declared(args=(one,), nested={})
+
+
+def _joined(found: Iterable[Declared | None]) -> Declared:
+    """All of them as one."""
+    given = [d for d in found if d is not None]
+    return Declared(
+        args=tuple(a for d in given for a in d.args), nested={n: t for d in given for n, t in d.nested.items()}
+    )
+
+
 def _declared(
     name: str, found: Iterable[Parameter], given: Mapping[str, tuple[Scalar, ...]], *, hooked: bool
-) -> tuple[tuple[Arg, ...], dict[str, tuple[Scalar, ...]]]:
-    args: list[Arg] = []
+) -> tuple[Declared, dict[str, tuple[Scalar, ...]]]:
+    tensors: list[Declared] = []
     kwargs: dict[str, tuple[Scalar, ...]] = {}
     for p in found:
         # With an `inputs=` hook the tensors bring their shapes.
-        tensor = None if p.name in given else argument(p, fallback="..." if hooked else None)
+        fallback = "..." if hooked else None
+        one = None if p.name in given else argument(p, fallback=fallback)
+        several = of_parameter(p, fallback=fallback) if one is None and p.name not in given else None
         values = given.get(p.name) or documented(p)
-        if tensor is not None:
-            args.append(tensor)
+        if one is not None or several is not None:
+            tensors.append(several or Declared(args=(one,) if one else (), nested={}))
         elif values is not None:
             kwargs[p.name] = values
         elif _needed(p):
             remedy = f'annotate it as {p.name}: Annotated[Tensor, "*b k"], or, if it is no tensor, give it a default'
             raise SpecError(f"{name}: GV901 cannot tell the shapes of {p.name}; {p.unresolved or remedy}.")
     refuse_unknown(name, "kwargs", given, kwargs)
-    return tuple(args), kwargs
+    return _joined(tensors), kwargs
 
 
 def _needed(parameter: Parameter) -> bool:
@@ -202,13 +238,15 @@ def _cannot_tell(target: str, names: Sequence[str], said_by: str) -> str:
 
 
 def _spec(
-    op: Any, args: tuple[Arg, ...], kwargs: Mapping[str, tuple[Scalar, ...]], declared: Mapping[str, Any], **fixed: Any
+    op: Any, tensors: Declared, kwargs: Mapping[str, tuple[Scalar, ...]], declared: Mapping[str, Any], **fixed: Any
 ) -> Spec:
     known = {f.name for f in fields(Spec)}
     given = {k: v for k, v in declared.items() if k in known} | fixed
-    names = (*(a.name for a in args), *kwargs)
+    names = (*called_with((a.name for a in tensors.args), tensors.nested), *kwargs)
     order = _order(given["name"], _as_declared(names, given.get("reference")), op)
-    made = Spec(**{**given, "op": op, "args": args, "kwargs": dict(kwargs), "order": order})
+    whole = {"op": op, "args": tensors.args, "nested": tensors.nested, "kwargs": dict(kwargs), "order": order}
+    made = Spec(**{**given, **whole})
+    _refuse_nested(made)
     if made.inputs is None:
         shapes_.validate(made)
         _validate_names(made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -28,11 +28,8 @@ RANKS = (1, 0, 2, 1, 2, 3)
 
 SEEDS = 2**16
 
-MASKED = 6
-"""Up to so many arguments every mask is drawn; above, one alone, all but one, and all."""
-
-WORDS = 4
-"""Cotangent words drawn under `partial`: how many outputs there are is not known before the op is called."""
+MASKED = 4
+"""Up to so many arguments every mask is tried; above, a covering set of them."""
 
 COTANGENT_LAYOUTS = (
     "contiguous",
@@ -44,7 +41,6 @@ COTANGENT_LAYOUTS = (
     layouts.STRIDE_ZERO,
     "channels_last",
 )
-PARTIAL_WORDS = ("contiguous", "contiguous", "none", "unused")
 
 ABSENTEES = frozenset({"forward", "vjp", "partial"})
 """Claims in which an optional argument may be None."""
@@ -290,14 +286,25 @@ def _mask(draw: DrawFn, plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
         return names if plan.pins.differentiate is None else plan.pins.differentiate
     if plan.claim != "partial" or len(names) < 2:
         return names
-    counts = range(1, len(names) + 1) if len(names) <= MASKED else (1, len(names) - 1, len(names))
-    return _pick(draw, tuple(s for k in counts for s in itertools.combinations(names, k)))
+    return _pick(draw, masks(names))
+
+
+@lru_cache(maxsize=256)
+def masks(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Subsets of the arguments that require grad: all of few. Of many: all, each alone, all but each, then halves.
+
+    Of any two arguments some mask has either alone, both and neither; of three or more, halves part each from others.
+    """
+    if len(names) <= MASKED:
+        counts: Iterable[int] = range(1, len(names) + 1)
+        return tuple(s for k in counts for s in itertools.combinations(names, k))
+    counts = (1, len(names) - 1)
+    bits = range((len(names) - 1).bit_length())
+    halves = [tuple(n for i, n in enumerate(names) if i >> b & 1 == side) for b in bits for side in (0, 1)]
+    return (names, *(s for k in counts for s in itertools.combinations(names, k)), *halves)
 
 
 def _words(draw: DrawFn, plan: Plan) -> tuple[str, ...]:
     if plan.pins is not None:
         return plan.pins.cotangents
-    words = {"layout": COTANGENT_LAYOUTS, "partial": PARTIAL_WORDS}.get(plan.claim)
-    if words is None:
-        return ()
-    return tuple(_pick(draw, words) for _ in range(WORDS if plan.claim == "partial" else 2))
+    return tuple(_pick(draw, COTANGENT_LAYOUTS) for _ in range(2)) if plan.claim == "layout" else ()

@@ -167,14 +167,9 @@ def edge_sizes(plan: Plan, name: str) -> tuple[int, ...]:
 
 
 def _masks(plan: Plan) -> Labelled:
-    """Partial: every mask of few arguments; of many, one alone and all but one; and each output unused."""
-    names = plan.spec.differentiable()
-    counts = range(1, len(names) + 1) if len(names) <= 3 else (1, len(names) - 1, len(names))
-    for mask in (m for k in counts for m in itertools.combinations(names, k)):
+    """Partial: every mask of few arguments, a covering set of many; which outputs are used is tried in each case."""
+    for mask in strategies.masks(plan.spec.differentiable()):
         yield f"mask {mask}", Pins(differentiate=mask)
-    for place in range(strategies.WORDS - 1):
-        words = tuple("unused" if i == place else "contiguous" for i in range(strategies.WORDS))
-        yield f"unused {place}", Pins(cotangents=words)
     yield from _absent(plan)
 
 

@@ -36,16 +36,25 @@ def against_reference(subject: Subject) -> Iterator[Evidence]:
     if len(got) != len(want):
         yield subject.count("the number of outputs", 1, kind="count", found=len(got), wanted=len(want))
         return
+    if not _named_alike(got, want):
+        names = {"found": ", ".join(calling.output_names(got)), "wanted": ", ".join(calling.output_names(want))}
+        yield subject.count("the names of the outputs", 1, kind="names", **names)
+        return
     moved = [subject.values(called, shaken(subject, subject.point.primals, draw=k)) for k in range(DRAWS)]
     spread = [scatter(flat(w), [flat(m[k]) for m in moved]) for k, w in enumerate(want)]
     terms = max((t.numel() for t in subject.point.primals.values() if t is not None), default=1)
     for k, (a, b, s) in enumerate(zip(got, want, spread, strict=True)):
-        yield from _one(subject, k, a, b, rounding_bar(flat(b), s, unit=subject.unit, terms=terms))
+        yield from _one(subject, calling.label(got, k), a, b, rounding_bar(flat(b), s, unit=subject.unit, terms=terms))
     yield from _same_with_gradients(subject, got)
 
 
-def _one(subject: Subject, k: int, got: Tensor, want: Tensor, bar: Array) -> Iterator[Evidence]:
-    quantity = f"output {k}"
+def _named_alike(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> bool:
+    """Keys must agree; a plain tuple may stand for fields, which have an order."""
+    one, other = calling.output_names(got), calling.output_names(want)
+    return one == other or not any("['" in n for n in (*one, *other))
+
+
+def _one(subject: Subject, quantity: str, got: Tensor, want: Tensor, bar: Array) -> Iterator[Evidence]:
     if got.shape != want.shape:
         yield subject.count(quantity, 1, kind="shape", found=str(list(got.shape)), wanted=str(list(want.shape)))
     elif got.is_floating_point() != want.is_floating_point():
@@ -61,4 +70,5 @@ def _same_with_gradients(subject: Subject, without: tuple[Tensor, ...]) -> Itera
     for k, (a, b) in enumerate(zip(subject.record().outputs, without, strict=False)):
         if a.shape == b.shape:
             bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
-            yield subject.compare(f"output {k} with gradients on", f"output {k}", a, b, bar, truth="gradients off")
+            name = calling.label(without, k)
+            yield subject.compare(f"{name} with gradients on", name, a, b, bar, truth="gradients off")

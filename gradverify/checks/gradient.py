@@ -24,6 +24,7 @@ from gradverify.numerics.measurement import Measurement
 from gradverify.numerics.problem import Problem
 from gradverify.numerics.sketch import measure
 from gradverify.records.evidence import Estimate, Evidence, Mismatch
+from gradverify.records.nested import leaves
 
 DIGITS = {"float64": 52, "float32": 23, "bfloat16": 7, "float16": 10}
 """Stored bits of the significand of each dtype."""
@@ -99,7 +100,7 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
 
     def forward(z: Array) -> Array:
         primals = {**subject.point.primals, **others, **dict(zip(leaves, flat.tensors(z, like), strict=True))}
-        outputs = subject.values(function, primals)
+        outputs = subject.values(function, calling.copies(primals) if tape.written else primals)
         chosen = [outputs[i] for i in tape.active if i < len(outputs)]
         if [t.shape for t in chosen] != [t.shape for t in active]:
             got, want = ([list(t.shape) for t in ts] for ts in (chosen, active))
@@ -128,7 +129,7 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
     return Problem(
         x=x,
         parts=flat.parts(leaves),
-        outputs=flat.parts({str(i): tape.outputs[i] for i in tape.active}),
+        outputs=flat.parts({tape.name(i): tape.outputs[i] for i in tape.active}),
         centre=centre,
         rerun=_difference(forward(x.copy()), centre),
         forward=nearby,
@@ -148,10 +149,12 @@ def evidence_of(subject: Subject, m: Measurement, *, truth: str, float32: bool) 
     """A measurement of numerics as evidence."""
     worst = None
     if m.place is not None:
+        name = m.place.output_name
         worst = Mismatch(
             argument=m.place.argument,
             index=m.place.index,
-            output=m.place.output,
+            output=int(name) if name.isdigit() else m.place.output,
+            output_name="" if name.isdigit() else name,
             output_index=m.place.output_index,
             analytic=m.analytic,
             numeric=m.value,
@@ -229,11 +232,12 @@ def _formula(subject: Subject, formula: Any, us: Sequence[Tensor | None]) -> dic
     spec = subject.spec
     names = subject.point.differentiate
     accepted = calling.accepted(formula, spec)
-    primals = [subject.point.primals[a.name] for a in spec.args]
+    given = calling.handed(spec, subject.point.primals, {})
+    primals = [given[n] for n in spec.parameters()]
     kwargs = {k: v for k, v in subject.point.kwargs.items() if k in accepted}
     with torch.no_grad():
         out = formula(*primals, *us, **kwargs)
-    grads = out if isinstance(out, tuple | list) else (out,)
+    grads = tuple(g for _, g in leaves(out, ""))
     every = spec.differentiable()
     if len(grads) != len(every):
         raise SpecError(

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradverify.cases.materialise import with_layout
 from gradverify.checks.flat import flat
 from gradverify.checks.subject import Subject, at, compare_gradients, gradient_bars
-from gradverify.errors import OpError
+from gradverify.errors import CannotJudgeError, OpError
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
@@ -28,6 +28,9 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     want = base.vjp(straight)
     bars = gradient_bars(plain, straight, want)
     words = _words(case)
+    overlapping = [n for n in base.written if dict(case.layouts).get(n) == "expanded"]
+    if overlapping:
+        raise CannotJudgeError(f"torch lets nothing be written to `{overlapping[0]}` where its elements share memory")
     try:
         tape = subject.record()
         got = tape.vjp(us)
@@ -37,7 +40,8 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     if not spec.stochastic:
         for k, (a, b) in enumerate(zip(tape.outputs, base.outputs, strict=False)):
             bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
-            yield subject.compare(f"output {k}", f"output {k}", a, b, bar, layouts=words)
+            name = f"output {base.name(k)}"
+            yield subject.compare(name, name, a, b, bar, layouts=words)
         yield from compare_gradients(subject, got, want, bars, base.leaves, layouts=words)
     yield from _cotangents_alone(plain, words)
 

@@ -29,15 +29,15 @@ def _watched(subject: Subject) -> Iterator[Evidence]:
     state = torch.random.get_rng_state()
     tape = subject.record(primals=handed)
     yield from _changed(subject, before, tape.given, "input", "forward", allowed=_returned(tape.given, tape.outputs))
-    us = {f"cotangent {i}": u for i, u in enumerate(subject.cotangents(tape)) if u is not None}
+    us = {f"cotangent {tape.name(i)}": u for i, u in enumerate(subject.cotangents(tape)) if u is not None}
     watched = {
         "cotangent": us,
         "input": tape.given,
         "saved": {f"saved tensor {i}": t for i, t in enumerate(tape.saved())},
-        "output": {f"output {i}": y for i, y in enumerate(tape.outputs)},
+        "output": {f"output {tape.name(i)}": y for i, y in enumerate(tape.outputs)},
     }
     pictures = {kind: _photograph(tensors) for kind, tensors in watched.items()}
-    tape.vjp([us.get(f"cotangent {i}") for i in range(len(tape.outputs))])
+    tape.vjp([us.get(f"cotangent {tape.name(i)}") for i in range(len(tape.outputs))])
     for kind, tensors in watched.items():
         yield from _changed(subject, pictures[kind], tensors, kind, "backward", allowed=frozenset())
     moved = 0 if subject.spec.stochastic else int((state != torch.random.get_rng_state()).any())

@@ -27,7 +27,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     first = subject.record()
     us = subject.cotangents(first)
     grads = first.vjp(us)
-    outputs = tuple(y.detach().clone() for y in first.outputs)
+    outputs = {first.name(k): y.detach().clone() for k, y in enumerate(first.outputs)}
     bars = gradient_bars(subject, us, grads)
     yield from _same(subject, outputs, grads, first.outputs, first.vjp(us), bars, kind="backward again")
     second = subject.record()
@@ -53,7 +53,7 @@ def _elsewhere(subject: Subject) -> Tape:
 
 def _same(
     subject: Subject,
-    outputs: tuple[Tensor, ...],
+    outputs: Mapping[str, Tensor],
     grads: Mapping[str, Tensor | None],
     again: tuple[Tensor, ...],
     regrads: Mapping[str, Tensor | None],
@@ -61,9 +61,9 @@ def _same(
     *,
     kind: str,
 ) -> Iterator[Evidence]:
-    for k, (a, b) in enumerate(zip(again, outputs, strict=True)):
+    for name, a, b in zip(outputs, again, outputs.values(), strict=True):
         bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
-        yield _graded(subject, f"output {k}", a, b, bar, kind)
+        yield _graded(subject, f"output {name}", a, b, bar, kind)
     for name, first in grads.items():
         quantity, second = f"the gradient of `{name}`", regrads[name]
         if (first is None) != (second is None):

@@ -43,10 +43,16 @@ class Subject:
         """Unit roundoff of the dtype under test."""
         return unit_roundoff(self.case.dtype)
 
-    def record(self, *, primals: Mapping[str, Tensor | None] | None = None, point: Point | None = None) -> Tape:
+    def record(
+        self,
+        *,
+        primals: Mapping[str, Tensor | None] | None = None,
+        point: Point | None = None,
+        same: tuple[str, str] | None = None,
+    ) -> Tape:
         """One recorded call, from the same state of the global generator each time."""
         self.reseed()
-        return products.record(self.spec, self.call, point or self.point, primals=primals)
+        return products.record(self.spec, self.call, point or self.point, primals=primals, same=same)
 
     def values(self, called: Called, primals: Mapping[str, Tensor | None]) -> tuple[Tensor, ...]:
         """The outputs without gradient, from the same state of the global generator each time."""

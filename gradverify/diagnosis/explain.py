@@ -136,8 +136,9 @@ def _numbers(e: Evidence) -> list[str]:
     if e.numeric.error == 0 and e.numeric.value == 0 and kind is not None and kind != "not finite":
         if "said" in e.facts or "found" in e.facts:
             return []
+        what = "not zero" if kind in ("frozen", "nondiff") else "changed"
         return [
-            f"{_count(round(e.analytic), 'element')} changed"
+            f"{_count(round(e.analytic), 'element')} {what}"
             + (f" after {e.facts['phase']}" if "phase" in e.facts else "")
         ]
     name = _element(e.worst)
@@ -155,6 +156,8 @@ def _labels(e: Evidence) -> tuple[str, str]:
     truth = str(e.facts.get("truth", ""))
     if e.claim == "forward" or e.quantity.startswith("output"):
         return "the op", truth.removeprefix("the ") or "the base case"
+    if "beside" in e.facts:
+        return "backward()", str(e.facts["beside"])
     if e.claim in ("vjp", "edges"):
         return "backward()", truth or "the truth"
     return "backward()", {"linear": "by linearity", "layout": "contiguous", "partial": "all at once"}.get(
@@ -169,7 +172,8 @@ def _element(place: Mismatch | None) -> str:
         return f"{place.argument}{_index(place.index)}"
     if place.output is None:
         return f"grad {place.argument}{_index(place.index)}"
-    output = f"y{place.output if place.output else ''}{_index(place.output_index)}"
+    name = place.output_name or (f"y{place.output}" if place.output else "y")
+    output = f"{name}{_index(place.output_index)}"
     return f"d{output}/d{place.argument}{_index(place.index)}" if place.argument else f"d{output} along d"
 
 

@@ -19,6 +19,7 @@ from gradverify.engine.threads import most, threads_for
 from gradverify.errors import OpError
 from gradverify.judge import conclude, judge, of_case
 from gradverify.records.case import Case, Point
+from gradverify.records.nested import leaves
 from gradverify.records.policy import Policy
 from gradverify.records.run import describe
 from gradverify.records.spec import describe_callable
@@ -54,10 +55,11 @@ class _Counted:
 
 
 def examine(
-    function: Callable[..., Any], inputs: tuple[Tensor, ...], *, policy: Policy | None = None, seed: int = 0
+    function: Callable[..., Any], inputs: tuple[Any, ...], *, policy: Policy | None = None, seed: int = 0
 ) -> Examination:
-    """Hold backward against central differences of `function` at `inputs`, all of which are differentiated.
+    """Hold backward against central differences of `function` at `inputs`.
 
+    Differentiated: the floating tensors that require grad, or all of them where none does.
     Example: `examine(MyFunction.apply, (x, w))`. At a kink, a claim among the subgradients is
     INCONCLUSIVE (GV302). Nothing is raised for what the op does wrong: that is the outcome ERROR.
     """
@@ -65,14 +67,15 @@ def examine(
     name = describe_callable(function).rpartition(":")[2]
     counted = _Counted(function)
     spec = spec_at(counted, inputs, {}, name=name)
-    primals = dict(zip((a.name for a in spec.args), (t.detach() for t in inputs), strict=True))
-    dtype = str(inputs[0].dtype).removeprefix("torch.")
-    case = Case(spec=name, claim="vjp", seed=seed, dtype=dtype, differentiate=tuple(primals))
-    point = Point(primals=primals, kwargs={}, differentiate=tuple(primals))
+    primals: dict[str, Tensor] = spec.inputs(None)
+    dtype = str(next(t for t in primals.values() if t.is_floating_point()).dtype).removeprefix("torch.")
+    case = Case(spec=name, claim="vjp", seed=seed, dtype=dtype, differentiate=spec.differentiable())
+    point = Point(primals=primals, kwargs={}, differentiate=spec.differentiable())
     subject = Subject(spec=spec, case=case, point=point, call=calling.op_of(spec))
     before = Passes.backwards
     try:
-        with threads_for(most([*inputs, *held(function)])):
+        given = [t for _, t in leaves(inputs, "") if isinstance(t, Tensor)]
+        with threads_for(most([*given, *held(function)])):
             verdicts = tuple(judge(e, policy) for e in against_truth(subject))
     except OpError as error:
         spent = {"forwards": counted.calls, "backwards": Passes.backwards - before}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradverify.cases import modules, shapes
 from gradverify.records.case import Case
+from gradverify.records.nested import leaves
 from gradverify.records.spec import Spec
 
 SMALL = 2**18
@@ -23,7 +24,8 @@ def largest(spec: Spec, case: Case) -> int:
     given, sizes = dict(case.data or ()), dict(case.dims)
     recorded = [d.shape for d in given.values() if d is not None]
     drawn = [shapes.shape_of(a, sizes) for a in spec.args if a.name not in given]
-    return max(most(modules.held(spec.op)), *map(math.prod, [*recorded, *drawn, (0,)]))
+    fixed = [t for _, t in leaves(dict(spec.nested), "") if isinstance(t, Tensor)]
+    return max(most([*modules.held(spec.op), *fixed]), *map(math.prod, [*recorded, *drawn, (0,)]))
 
 
 def most(tensors: Iterable[Tensor]) -> int:

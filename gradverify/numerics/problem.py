@@ -27,12 +27,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where: element `index` of part `argument` and `output_index` of output `output`; None where not one element."""
+    """Where: element `index` of part `argument` and `output_index` of output `output`; None where not one element.
+
+    `output_name`: the name of the output's part.
+    """
 
     argument: str
     index: tuple[int, ...] | None = None
     output: int | None = None
     output_index: tuple[int, ...] | None = None
+    output_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,7 @@ class Problem:
             index=argument.index(i) if argument and i is not None else None,
             output=output,
             output_index=self.outputs[output].index(j) if output is not None and j is not None else None,
+            output_name=self.outputs[output].name if output is not None else "",
         )
 
 

@@ -29,7 +29,7 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     """The worst place: element `index` of `argument`, under the cotangent at `output_index` of output `output`.
 
     `output_index` is None where a random cotangent on all outputs was used; `index` is empty where the place is a
-    direction rather than one element.
+    direction rather than one element. `output_name`: where the output stands in a nested value; empty in a plain tuple.
     """
 
     argument: str
@@ -39,6 +39,7 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     analytic: float
     numeric: float
     error: float
+    output_name: str = ""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

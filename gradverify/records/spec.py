@@ -11,6 +11,7 @@ from typing import Any, Literal
 from gradverify.errors import SpecError
 from gradverify.records.case import Scalar
 from gradverify.records.finding import Location
+from gradverify.records.nested import parameters, templates
 
 Role = Literal["differentiable", "frozen", "integer", "mask"]
 """`frozen`: floating, but the gradient must be None or zero."""
@@ -127,6 +128,8 @@ class Spec:
         args: tensor arguments, in the order of the op's signature.
         kwargs: keyword -> its documented values, the default first.
         order: names of all parameters in the order of the op's signature (a Function is called positionally).
+        nested: parameter -> the list, tuple or dict that it is given, with a `Slot` where an argument stands. Arguments
+            that are named `xs[0]` or `params['w']` make up lists and dicts without it.
         dims: shape letter -> Dim.
         where: predicate over dims and kwargs by name; cases that it refuses are counted as invalid.
         inputs: Hypothesis strategy, or callable of `draw`, that yields the argument dict itself (variant C).
@@ -153,6 +156,7 @@ class Spec:
     args: tuple[Arg, ...]
     kwargs: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     order: tuple[str, ...] = ()
+    nested: Mapping[str, Any] = field(default_factory=dict)
     dims: Mapping[str, Dim] = field(default_factory=dict)
     where: Callable[..., bool] | None = None
     inputs: Any = None
@@ -179,10 +183,13 @@ class Spec:
             value = getattr(self, f.name)
             if isinstance(value, dict):
                 object.__setattr__(self, f.name, MappingProxyType(dict(value)))
-        names = [a.name for a in self.args] + list(self.kwargs)
-        doubled = sorted({n for n in names if names.count(n) > 1})
+        declared = [a.name for a in self.args] + list(self.kwargs)
+        doubled = sorted({n for n in declared if declared.count(n) > 1})
         if doubled:
             raise SpecError(f"{self.name}: argument {doubled[0]!r} is declared twice; declare it once.")
+        if not self.order and not self.nested:
+            object.__setattr__(self, "nested", MappingProxyType(self._spelled()))
+        names = [*self.parameters(), *self.kwargs]
         if not self.order:
             object.__setattr__(self, "order", tuple(names))
         unknown = sorted(set(names) ^ set(self.order))
@@ -192,6 +199,12 @@ class Spec:
             raise SpecError(f"{self.name}: truth='reference' needs a reference; give the spec a body.")
         if self.reference is not None:
             self._wrap(self.reference)
+
+    def _spelled(self) -> dict[str, Any]:
+        try:
+            return templates(a.name for a in self.args)
+        except ValueError as error:
+            raise SpecError(f"{self.name}: {error}") from error
 
     def _wrap(self, reference: Callable[..., Any]) -> None:
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
@@ -214,6 +227,10 @@ class Spec:
             if a.name == name:
                 return a
         raise SpecError(f"{self.name}: no argument {name!r}; the arguments are {', '.join(a.name for a in self.args)}.")
+
+    def parameters(self) -> tuple[str, ...]:
+        """The parameters of the op that are given tensors, or nested values, in the order of the arguments."""
+        return parameters((a.name for a in self.args), self.nested)
 
     def differentiable(self) -> tuple[str, ...]:
         """Names of the arguments with a gradient, in order."""

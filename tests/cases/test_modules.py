@@ -38,7 +38,7 @@ def test_op_reference_and_formula_become_copies_and_the_rest_stays():
 def test_a_method_and_what_is_held_at_inputs_follow_their_module():
     layer = linear()
     assert copied(layer.forward, "float64").__self__.weight.dtype is torch.float64
-    fixed = Fixed(layer, (torch.ones(1, 3), torch.ones(2)), {}, (0,))
+    fixed = Fixed(layer, {"scale": torch.ones(2)})
     assert copied(fixed, "float64").call.weight.dtype is torch.float64
     assert copied(fixed, "float64").held is not fixed.held
     assert copied(plain, "float64") is plain

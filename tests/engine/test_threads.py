@@ -54,9 +54,10 @@ def test_an_op_is_called_with_the_threads_of_its_largest_tensor(size, threads):
 def test_what_the_op_itself_holds_counts():
     spec = Spec(name="linear", op=torch.nn.Linear(8, 6), args=(Arg(name="input", shape="b 8"),))
     assert largest(spec, Case(spec="linear", claim="vjp", dims=(("b", 2),))) == 48
-    fixed = Fixed(torch.mul, (torch.ones(3), torch.ones(100)), {}, (0,))
-    held = Spec(name="mul", op=fixed, args=(Arg(name="x", shape="3"),))
+    held = spec_at(torch.mul, (torch.ones(1, requires_grad=True), torch.ones(100)), {}, name="mul")
     assert largest(held, Case(spec="mul", claim="vjp")) == 100
+    fixed = Spec(name="mul", op=Fixed(torch.mul, {"other": torch.ones(70)}), args=(Arg(name="x", shape="3"),))
+    assert largest(fixed, Case(spec="mul", claim="vjp")) == 70
 
 
 def test_a_run_restores_the_number_and_says_both():

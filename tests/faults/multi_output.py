@@ -119,6 +119,45 @@ class SplitSortGathers(SplitSort):
         return g.gather(-1, where)
 
 
+def state_of(x):
+    """Energy, momentum and mean in one dict: [b n] -> [b], [b n], [b]."""
+    return {"energy": x.square().sum(-1) / 2, "state": [torch.sin(x), {"mean": x.mean(-1)}], "rows": x.shape[0]}
+
+
+class StateOf(Rule):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x)
+        return x.square().sum(-1) / 2, torch.sin(x), x.mean(-1)
+
+    @staticmethod
+    def backward(ctx, ge, gs, gm):
+        (x,) = ctx.saved_tensors
+        grad = torch.zeros_like(x)
+        for g, slope in ((ge, x), (gm, torch.ones_like(x) / max(x.shape[-1], 1))):
+            grad = grad if g is None else grad + g[:, None] * slope
+        return grad if gs is None else grad + gs * torch.cos(x)
+
+
+class StateOfSwapped(StateOf):
+    """With only one of the two gradients of the rows, it is taken for the other."""
+
+    @staticmethod
+    def backward(ctx, ge, gs, gm):
+        if (ge is None) != (gm is None):
+            ge, gm = gm, ge
+        return StateOf.backward(ctx, ge, gs, gm)
+
+
+def packed(rule):
+    def op(x):
+        energy, wave, mean = rule.apply(x)
+        return {"state": [wave, {"mean": mean}], "energy": energy, "rows": x.shape[0]}
+
+    return op
+
+
 FAULTS = (
     fault(
         "logsumexp_gradient_dropped",
@@ -152,5 +191,15 @@ FAULTS = (
         args=[arg("x", "b n")],
         reference=split_sort,
         note="three elements or more",
+    ),
+    fault(
+        "dict_outputs_swapped_when_alone",
+        primary="partial",
+        wrong=packed(StateOfSwapped),
+        right=packed(StateOf),
+        args=[arg("x", "b n")],
+        dims={"n": NONEMPTY},
+        reference=state_of,
+        note="one of the two used without the other",
     ),
 )
