@@ -174,12 +174,13 @@ def flattened(spec: Spec, fn: Callable[..., Any], out: Any) -> Outputs:
     Raises OpError (GV903) where there is no tensor, and for nested outputs of a Function, which autograd loses.
     """
     named = {n: t for n, t in leaves(out, "y") if isinstance(t, Tensor)}
+    who = describe_callable(getattr(fn, "__self__", fn) if _is_function(fn) else fn)
     if not named:
         strange = next((leaf for _, leaf in leaves(out, "y") if leaf is not None), out)
-        message = f"{spec.name}: {describe_callable(fn)} returned {type(strange).__name__}; {_WANTED}."
+        message = f"{spec.name}: {who} returned {type(strange).__name__}; {_WANTED}."
         raise OpError(message, code="GV903", stage="forward")
     if _is_function(fn) and is_nested(out) and not (isinstance(out, tuple) and all(map(_TOP.fullmatch, named))):
-        raise OpError(f"{spec.name}: {describe_callable(fn)} {_LOST}.", code="GV903", stage="forward")
+        raise OpError(f"{spec.name}: {who} {_LOST}.", code="GV903", stage="forward")
     plain = isinstance(out, Tensor) or _is_plain(out)
     return Outputs.of({_position(n) if plain else n: t for n, t in named.items()})
 

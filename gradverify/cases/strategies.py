@@ -301,7 +301,7 @@ def masks(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     counts = (1, len(names) - 1)
     bits = range((len(names) - 1).bit_length())
     halves = [tuple(n for i, n in enumerate(names) if i >> b & 1 == side) for b in bits for side in (0, 1)]
-    return (names, *(s for k in counts for s in itertools.combinations(names, k)), *halves)
+    return tuple(dict.fromkeys((names, *(s for k in counts for s in itertools.combinations(names, k)), *halves)))
 
 
 def _words(draw: DrawFn, plan: Plan) -> tuple[str, ...]:

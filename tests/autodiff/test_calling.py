@@ -116,3 +116,44 @@ def test_a_copy_has_the_same_values_and_layout_and_storage_of_its_own(t):
 
 def test_an_absent_optional_argument_stays_absent():
     assert copies({"x": X, "w": None})["w"] is None
+
+
+def test_nested_arguments_are_assembled_from_their_names():
+    def op(params, xs):
+        assert isinstance(xs, list)
+        return params["w"] * xs[0] - xs[1]
+
+    args = tuple(Arg(name=n, shape="n") for n in ("params['w']", "xs[1]", "xs[0]"))
+    called = op_of(Spec(name="f", op=op, args=args))
+    (y,) = called({"params['w']": W, "xs[0]": X, "xs[1]": W}, {})
+    assert y.tolist() == (W * X - W).tolist()
+
+
+def test_what_stands_fixed_in_a_nested_argument_takes_the_dtype_of_the_primals():
+    def op(x, rest):
+        assert rest[0].dtype == x.dtype
+        return x * rest[0] * rest[1]
+
+    args, nested = (Arg(name="x", shape="n"),), {"rest": (torch.ones(2), 3)}
+    (y,) = op_of(Spec(name="f", op=op, args=args, nested=nested, order=("x", "rest")))({"x": X.double()}, {})
+    assert y.tolist() == [3.0, 6.0]
+
+
+class Packed(Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        return {"y": x * w}
+
+    @staticmethod
+    def backward(ctx, u):
+        return u, u
+
+
+def test_a_function_that_hides_its_outputs_from_autograd_is_told_so():
+    with pytest.raises(OpError) as caught:
+        call(Packed)
+    assert caught.value.code == "GV903"
+    assert str(caught.value).endswith(
+        "Packed returned tensors inside a list or dict, where autograd.Function does not track them; "
+        "return a tuple of tensors."
+    )

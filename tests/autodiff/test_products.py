@@ -112,3 +112,77 @@ def test_values_are_computed_without_a_graph():
     (y,) = values(op_of(spec), {"x": X.clone().requires_grad_(), "w": W}, {})
     assert not y.requires_grad
     assert tape(torch.mul).outputs[0].requires_grad
+
+
+def nested(x, w):
+    return {"z": w * x, "a": [x + 1, ("text", None, 3)], "n": torch.argmax(x)}
+
+
+def test_nested_outputs_have_names_in_a_stable_order():
+    t = tape(nested)
+    assert [t.name(k) for k in range(3)] == ["y['a'][0]", "y['n']", "y['z']"]
+    assert t.active == (0, 2)
+    assert [tape(two).name(k) for k in range(3)] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("words", [("z",), ("y['z']",), ("['z']",)])
+def test_outputs_without_a_gradient_go_by_key(words):
+    assert tape(nested, nondiff=words).active == (0,)
+
+
+@pytest.mark.parametrize("words", [("a",), ("a.0",), ("y['a'][0]",)])
+def test_a_word_for_what_holds_outputs_means_all_of_them(words):
+    assert tape(nested, nondiff=words).active == (2,)
+
+
+def test_a_word_that_names_no_output_is_known():
+    assert tape(nested, nondiff=("z", "q", 4)).unknown_nondiff() == ("q", 4)
+
+
+class Ask(Function):
+    asked = None
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.set_materialize_grads(False)
+        return x * 1, w * 1
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        Ask.asked = cotangents
+        return None, None
+
+
+def test_undefined_gradients_reach_backward_as_none():
+    assert tape(Ask).vjp_of_undefined() == {"x": None, "w": None}
+    assert Ask.asked == (None, None)
+
+
+class InPlace(Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(w)
+        return x.mul_(w)
+
+    @staticmethod
+    def backward(ctx, u):
+        (w,) = ctx.saved_tensors
+        return u * w, None
+
+
+def test_an_op_that_writes_to_its_input_gets_one_that_may_be_written_to():
+    t = tape(InPlace)
+    assert t.written == {"x"}
+    assert t.returned() == ("x",)
+    assert t.outputs[0].tolist() == (X * W).tolist()
+    assert t.vjp([torch.ones(2)])["x"].tolist() == W.tolist()
+    assert X.tolist() == [1.0, 2.0]
+
+
+def test_one_tensor_in_two_places_is_one_leaf():
+    spec = Spec(name="f", op=torch.mul, args=(Arg(name="x", shape="n"), Arg(name="w", shape="n")))
+    point = Point(primals={"x": X, "w": W}, kwargs={}, differentiate=("x", "w"))
+    t = record(spec, op_of(spec), point, same=("x", "w"))
+    assert set(t.leaves) == {"x"}
+    assert t.vjp([torch.ones(2)])["x"].tolist() == (2 * X).tolist()

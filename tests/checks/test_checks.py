@@ -1,19 +1,23 @@
 """Each check passes a right op and fails a wrong one, by the evidence that it yields."""
 
+import msgspec
 import pytest
 import torch
 from torch.autograd import Function
 
 from gradverify.autodiff.frozen import frozen
 from gradverify.checks import CHECKS
+from gradverify.checks.partial import subsets
+from gradverify.diagnosis.explain import explain
 from gradverify.errors import OpError, SpecError
-from gradverify.judge import judge, of_case
+from gradverify.judge import conclude, judge, of_case
 from gradverify.records.case import Case
 from gradverify.records.claims import CLAIMS
 from gradverify.records.evidence import Evidence
 from gradverify.records.policy import Policy
+from gradverify.records.run import describe
 from gradverify.records.spec import Arg, Contract, Spec
-from gradverify.records.verdict import Outcome
+from gradverify.records.verdict import Cases, Outcome
 
 
 def wave(x, w):
@@ -414,3 +418,120 @@ def test_a_number_where_the_reference_is_infinite_differs():
     s = Spec(name="wave", op=op, args=(Arg(name="x", shape="b n"),), reference=reference)
     assert said(s, "forward", differentiate=("x",)) == ("FAIL", "GV208")
     assert said(s.with_(op=reference), "forward", differentiate=("x",)) == ("PASS", "")
+
+
+# Partial: what the faults there show by outcome, here in words.
+
+
+def told(s, **changes):
+    v = verdict(s, "partial", **{"differentiate": ("x", "w"), **changes})
+    result = conclude([v], claim="partial", device="cpu", dtype="float64", cases=Cases(run=1))
+    return describe(msgspec.structs.replace(result, finding=explain(s, result, runs=0)))
+
+
+class Aliased(Wave):
+    """Adds up what autograd adds up."""
+
+    @staticmethod
+    def backward(ctx, u):
+        x, w = ctx.saved_tensors
+        gx, gw = Wave.backward(ctx, u)
+        return (gx + gw, gx + gw) if x.data_ptr() == w.data_ptr() else (gx, gw)
+
+
+def test_a_tensor_in_two_places_gets_the_sum_of_their_gradients():
+    lines = told(spec(Aliased)).splitlines()
+    assert lines[0] == (
+        "FAIL partial[cpu-float64] GV205 wrong under partial differentiation: the gradient of `x` "
+        "(`x` and `w` are one tensor)"
+    )
+    assert lines[2].startswith("    backward()         grad x[")
+    assert lines[3].startswith("    two equal tensors  grad x[")
+    assert told(spec()) == "PASS partial[cpu-float64]"
+
+
+class Several(Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, w)
+        return x * w, torch.sin(x)
+
+    @staticmethod
+    def backward(ctx, u, v):
+        x, w = ctx.saved_tensors
+        gx = u * w if v is None else u * w + v * torch.cos(x)
+        return gx, u * x
+
+
+def several(x, w):
+    y, z = Several.apply(x, w)
+    return {"product": y, "aux": {"sine": z}}
+
+
+def test_what_works_with_all_outputs_must_work_with_some():
+    lines = told(spec(several, reference=None)).splitlines()
+    assert lines[0] == (
+        "FAIL partial[cpu-float64] GV205 wrong under partial differentiation: the call "
+        "(gradients for x, w; outputs used y['aux']['sine'])"
+    )
+    assert lines[2] == (
+        "  wave: the backward raised TypeError: unsupported operand type(s) for *: 'NoneType' and 'Tensor'"
+    )
+
+
+def test_a_declared_output_that_carries_a_gradient_is_named():
+    lines = told(spec(lambda x, w: (x * w, w), reference=None, nondiff=(1,))).splitlines()
+    assert lines[0].endswith("wrong under partial differentiation: the gradient through output 1")
+    assert lines[2] == "  12 elements not zero"
+    assert told(spec(lambda x, w: (x * w, w.detach()), reference=None, nondiff=(1,))) == "PASS partial[cpu-float64]"
+
+
+def test_a_declared_name_that_no_output_has_is_refused():
+    with pytest.raises(
+        SpecError, match=r"^wave: nondiff names 'sin'; the outputs are y\['aux'\]\['sine'\], y\['product'\]"
+    ):
+        evidence(spec(several, nondiff=("sin",)), "partial")
+
+
+def test_what_is_written_to_unseen_has_an_old_version():
+    class Unseen(Wave):
+        @staticmethod
+        def forward(ctx, x, w):
+            x.data.mul_(2)
+            return x
+
+        @staticmethod
+        def backward(ctx, u):
+            return 2 * u, None
+
+    lines = told(spec(Unseen, reference=None)).splitlines()
+    assert lines[0].endswith("the version of `x`, which was written to,")
+    assert lines[2] == "  12 elements changed"
+
+
+def test_many_outputs_are_used_alone_all_but_one_and_all():
+    assert len(subsets(range(4))) == 16
+    assert len(subsets(range(6))) == 1 + 6 + 6 + 1
+    assert subsets((2,)) == [(2,), ()]
+
+
+def test_an_output_goes_by_its_key_in_every_claim():
+    class Half(Wave):
+        @staticmethod
+        def backward(ctx, u):
+            gx, gw = Wave.backward(ctx, u)
+            return gx / 2, gw
+
+    worst = verdict(spec(lambda x, w: {"wave": Half.apply(x, w)}, reference=None), "vjp").evidence.worst
+    assert (worst.output, worst.output_name) == (0, "y['wave']")
+
+
+def test_outputs_of_other_names_than_the_references_differ():
+    s = spec(lambda x, w: {"wave": wave(x, w)}, reference=lambda x, w: {"waves": wave(x, w)})
+    worst = verdict(s, "forward").evidence
+    assert (worst.quantity, worst.facts["found"], worst.facts["wanted"]) == (
+        "the names of the outputs",
+        "y['wave']",
+        "y['waves']",
+    )
