@@ -47,8 +47,18 @@ def returns_nothing(x):
     x.sin()
 
 
-def returns_a_dict(x):
-    return {"y": torch.sin(x)}
+def returns_a_dict_of_numbers(x):
+    return {"y": float(x.sum()), "why": None}
+
+
+class DictOfAFunction(Function):
+    @staticmethod
+    def forward(ctx, x):
+        return {"y": torch.sin(x)}
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
 
 
 class OneGradientForTwo(Function):
@@ -163,7 +173,8 @@ HOSTILE = (
     _hostile("raises_in_backward", _spec(RaisesInBackward, "n"), "GV902"),
     _hostile("returns_a_number", _spec(returns_a_number, "n"), "GV903"),
     _hostile("returns_nothing", _spec(returns_nothing, "n"), "GV903"),
-    _hostile("returns_a_dict", _spec(returns_a_dict, "n"), "GV903"),
+    _hostile("returns_a_dict_of_numbers", _spec(returns_a_dict_of_numbers, "n"), "GV903"),
+    _hostile("dict_of_a_function", _spec(DictOfAFunction, "n"), "GV903"),
     _hostile("only_integers", _spec(only_integers, "n"), "GV903", outcomes=("ERROR", "INCONCLUSIVE")),
     _hostile("one_gradient_for_two", _spec(OneGradientForTwo, "n", "n"), "GV109", "GV902", outcomes=WRONG),
     _hostile("eleven_for_three", _spec(ElevenGradientsForThree, "n", "n", "n"), "GV109", "GV902", outcomes=WRONG),
