@@ -20,7 +20,7 @@ class OpError(GradverifyError):
 
     Attributes:
         code: GV9xx or the contract code that the failure belongs to.
-        stage: `forward`, `backward` or `reference`.
+        stage: `forward`, `backward`, `jvp` or `reference`.
     """
 
     def __init__(self, message: str, *, code: str, stage: str) -> None:

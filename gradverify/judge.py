@@ -34,9 +34,13 @@ FAMILY = {
     "repeat": "GV204",
     "edges": "GV206",
     "partial": "GV205",
+    "jvp": "GV401",
+    "adjoint": "GV402",
 }
 ORDERS = ("linear", "layout", "partial", "repeat")
 """Claims that compare the op with itself: another order of summation is not a loss of digits to warn of."""
+WITH_TRUTH = ("vjp", "edges", "jvp", "adjoint")
+"""Claims whose agreement with a truth says something only with power."""
 KINDS = {("repeat", "after other data"): "GV209", ("vjp", "shape"): "GV109"}
 CAUSES = {"kink": "GV302", "jump": "GV301"}
 MOOT = ("kink", "jump", "edge", "smooth", "flat")
@@ -101,7 +105,7 @@ def _at_kink(e: Evidence, policy: Policy) -> Verdict:
 
 
 def _agrees(e: Evidence) -> Verdict:
-    if e.claim in ("vjp", "edges") and "truth" in e.facts and _powerless(e):
+    if e.claim in WITH_TRUTH and "truth" in e.facts and _powerless(e):
         return _cannot(e, moot=e.neighbourhood in MOOT)
     if e.claim == "repeat" and e.facts.get("differ", 0) and not e.facts.get("declared", False):
         return _verdict(Outcome.PASS, "GV204", e)

@@ -41,11 +41,13 @@ COTANGENT_LAYOUTS = (
     layouts.STRIDE_ZERO,
     "channels_last",
 )
+MASKS = frozenset({"partial", "jvp"})
+"""Claims that draw which arguments require grad, or carry a tangent."""
 
-ABSENTEES = frozenset({"forward", "vjp", "partial"})
+ABSENTEES = frozenset({"forward", "vjp", "partial", "jvp"})
 """Claims in which an optional argument may be None."""
 
-WILD = frozenset({"forward", "vjp"})
+WILD = frozenset({"forward", "vjp", "jvp"})
 """Claims that draw every regime of values; `linear` draws the tame ones and scales, the others the tame ones."""
 
 
@@ -284,7 +286,7 @@ def _own(value: Any, spec: Spec, arg: Arg) -> Datum | None:
 def _mask(draw: DrawFn, plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
     if plan.pins is not None:
         return names if plan.pins.differentiate is None else plan.pins.differentiate
-    if plan.claim != "partial" or len(names) < 2:
+    if plan.claim not in MASKS or len(names) < 2:
         return names
     return _pick(draw, masks(names))
 

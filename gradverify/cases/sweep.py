@@ -167,10 +167,21 @@ def edge_sizes(plan: Plan, name: str) -> tuple[int, ...]:
 
 
 def _masks(plan: Plan) -> Labelled:
-    """Partial: every mask of few arguments, a covering set of many; which outputs are used is tried in each case."""
+    """Partial: every mask of arguments; which outputs are used is tried in each case."""
+    yield from _subsets(plan)
+    yield from _absent(plan)
+
+
+def _tangents(plan: Plan) -> Labelled:
+    """Jvp: what vjp meets, and tangents on some of the arguments only."""
+    yield from _values(plan)
+    yield from _subsets(plan)
+
+
+def _subsets(plan: Plan) -> Labelled:
+    """Every mask of few arguments, a covering set of many."""
     for mask in strategies.masks(plan.spec.differentiable()):
         yield f"mask {mask}", Pins(differentiate=mask)
-    yield from _absent(plan)
 
 
 def _memory(plan: Plan) -> Labelled:
@@ -187,7 +198,7 @@ def _memory(plan: Plan) -> Labelled:
 
 
 _SWEEPS: Mapping[str, Callable[[Plan], Labelled]] = MappingProxyType(
-    {"forward": _values, "vjp": _values, "edges": _edges, "partial": _masks, "layout": _memory}
+    {"forward": _values, "vjp": _values, "jvp": _tangents, "edges": _edges, "partial": _masks, "layout": _memory}
 )
 
 

@@ -23,8 +23,8 @@ class ReweightGradient(torch.autograd.Function):
     is ignored. w = -1 reverses gradients (domain-adversarial training), 0 stops them, 1 / p corrects for sampling with
     probability p, a mask selects. jvp is the transpose of backward, so forward mode is weighted too.
 
-    Shapes: x [*], w broadcasts to it, y [*] is a view of x: like every view made in a Function it refuses in-place
-    changes; clone it first. The product is taken in the wider of both dtypes and returned in x's.
+    Shapes: x [*], w broadcasts to it, y [*] is a copy of x: were it a view, torch would ask for a view of x' in forward
+    mode. The product is taken in the wider of both dtypes and returned in x's.
 
     Source: Ganin, Lempitsky 2015, arXiv:1409.7495, section 3.2 (w = -1); Ren et al. 2018, arXiv:1803.09050 (weights per
     example).
@@ -35,7 +35,7 @@ class ReweightGradient(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG004
         """Return y = x."""
-        return x.view_as(x)
+        return x.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
@@ -66,7 +66,7 @@ def reweight_gradient(x: Tensor, weight: Tensor | float) -> Tensor:
         weight: a number, or a tensor that broadcasts to x without enlarging it: [n, 1] for a weight per row. Any sign.
 
     Returns:
-        [*], a view of x.
+        [*], a copy of x.
 
     Raises:
         TypeError: x is not floating, or the weight complex.

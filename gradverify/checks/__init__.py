@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
-from gradverify.checks import edges, forward, layout, linear, partial, purity, repeat, vjp
+from gradverify.checks import adjoint, edges, forward, jvp, layout, linear, partial, purity, repeat, vjp
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
@@ -22,5 +22,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "repeat": repeat.check,
         "edges": edges.check,
         "partial": partial.check,
+        "jvp": jvp.check,
+        "adjoint": adjoint.check,
     }
 )

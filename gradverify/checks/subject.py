@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradverify.autodiff import calling, products
+from gradverify.autodiff import calling, forward_mode, products
 from gradverify.autodiff.calling import Called
+from gradverify.autodiff.forward_mode import Dual, Tangents
 from gradverify.autodiff.products import Tape
 from gradverify.cases import materialise
 from gradverify.checks.flat import Array, flat
@@ -58,6 +59,21 @@ class Subject:
         """The outputs without gradient, from the same state of the global generator each time."""
         self.reseed()
         return products.values(called, primals, self.point.kwargs)
+
+    def jvp(self, tangents: Tangents, *, point: Point | None = None) -> Dual:
+        """One call in forward mode, from the same state of the global generator each time."""
+        self.reseed()
+        return forward_mode.jvp(self.spec, self.call, point or self.point, tangents)
+
+    def tangents(self, draw: int = 0) -> dict[str, Tensor]:
+        """Normal tangents of what is differentiated."""
+        out = {}
+        for name in self.point.differentiate:
+            t = self.point.primals[name]
+            assert t is not None
+            g = materialise.generator(self.case, name, "tangent", str(draw))
+            out[name] = torch.randn(t.shape, generator=g, dtype=torch.float64).to(device=t.device, dtype=t.dtype)
+        return out
 
     def reseed(self) -> None:
         """A stochastic op draws the same numbers at every call."""

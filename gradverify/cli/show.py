@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from gradverify.autodiff.forward_mode import NONE, lacking
 from gradverify.cli import output
 from gradverify.cli.options import shapes
 from gradverify.config import load
@@ -52,6 +53,8 @@ def claims_of(spec: Spec) -> dict[str, str]:
         reasons["linear"] = "the spec says linear=False"
     if spec.inputs is not None:
         reasons["edges"] = "inputs= gives the shapes"
+    if lacking(spec.op):
+        reasons |= {"jvp": NONE, "adjoint": NONE}
     if not spec.differentiable():
         reasons |= {c: "no argument carries a gradient" for c in CLAIMS if c != "forward"}
     return reasons

@@ -62,7 +62,8 @@ def _remedy(spec: Spec, code: str) -> str | None:
 def _summary(spec: Spec, result: Result, verdict: Verdict) -> str:
     e = verdict.evidence
     if result.code == "GV112" and result.outcome is Outcome.FAIL:
-        return f"{TITLES['GV112']}: the forward is flat, backward returns a gradient for `{_argument(spec, e)}`"
+        returned = "jvp returns a tangent" if e.claim == "jvp" else "backward returns a gradient"
+        return f"{TITLES['GV112']}: the forward is flat, {returned} for `{_argument(spec, e)}`"
     if result.code == "GV602":
         return f"{TITLES['GV602']}: {e.quantity} agrees to {result.digits:.1f} digits"
     if result.outcome is Outcome.INCONCLUSIVE:
@@ -141,15 +142,25 @@ def _numbers(e: Evidence) -> list[str]:
             f"{_count(round(e.analytic), 'element')} {what}"
             + (f" after {e.facts['phase']}" if "phase" in e.facts else "")
         ]
-    name = _element(e.worst)
+    name = _element(e.worst, e.quantity)
     ours, truth = _labels(e)
-    width = max(len(ours), len(truth))
+    third = str(e.facts.get("third", ""))
+    width = max(len(ours), len(truth), len(third))
     steps = f"   stable for h = {min(e.numeric.steps):.0e} ... {max(e.numeric.steps):.0e}" if e.numeric.steps else ""
     interval = f"   any slope in [{e.interval[0]:.10g}, {e.interval[1]:.10g}] would do" if e.interval else ""
     return [
         f"  {ours:<{width}}  {name} = {e.analytic:.10g}",
         f"  {truth:<{width}}  {name} = {e.numeric.value:.10g} +- {e.numeric.error:.1g}{interval or steps}",
+        *([f"  {third:<{width}}  {_third(e, name)}"] if third else []),
     ]
+
+
+def _third(e: Evidence, name: str) -> str:
+    """What a third opinion on two disagreeing claims says."""
+    said = str(e.facts["third_said"])
+    if "third_value" not in e.facts:
+        return said
+    return f"{name} = {float(e.facts['third_value']):.10g} +- {float(e.facts['third_error']):.1g}   {said}"
 
 
 def _labels(e: Evidence) -> tuple[str, str]:
@@ -160,14 +171,16 @@ def _labels(e: Evidence) -> tuple[str, str]:
         return "backward()", str(e.facts["beside"])
     if e.claim in ("vjp", "edges"):
         return "backward()", truth or "the truth"
+    if e.claim in ("jvp", "adjoint"):
+        return "jvp()", truth or "by linearity"
     return "backward()", {"linear": "by linearity", "layout": "contiguous", "partial": "all at once"}.get(
         e.claim, "the first call"
     )
 
 
-def _element(place: Mismatch | None) -> str:
+def _element(place: Mismatch | None, quantity: str) -> str:
     if place is None:
-        return "<u, J d>"
+        return quantity if quantity.startswith("<") else "<u, J d>"
     if place.argument.startswith("output"):
         return f"{place.argument}{_index(place.index)}"
     if place.output is None:

@@ -14,7 +14,6 @@ from gradverify.numerics.measurement import SAFETY, Measurement
 from gradverify.numerics.neighbourhood import Surroundings
 from gradverify.numerics.picture import COARSEST, COVERED, Picture
 from gradverify.numerics.probe import Probe
-from gradverify.numerics.pursuit import pursue
 from gradverify.numerics.trial import Trial
 
 AFAR = (2, 12, 32)
@@ -28,7 +27,7 @@ def conclude(trial: Trial, probes: list[Probe], seen: Picture, tests: list[Measu
     """What is reported of a group; its worst test last."""
     worst = max(tests, key=lambda m: (m.bars, m.resolution if np.isfinite(m.resolution) else 0.0))
     if worst.bars > SAFETY:
-        return [pursue(trial, probes, seen, tests)]
+        return [trial.pursue(probes, seen, tests)]
     if worst.scale == 0 and _moves_far_away(probes[0]):
         return [replace(worst, code="flat", resolution=np.inf)]
     if seen.resolved.all() and fine_enough(tests):
@@ -43,9 +42,8 @@ def _at_kinks(trial: Trial, probes: list[Probe], views: list[Surroundings]) -> l
     kinks = np.flatnonzero(np.any([v.code == neighbourhood.KINK for v in views], axis=0))
     out: list[Measurement] = []
     for j in some(trial.rng, kinks, KINKS):
-        row = trial.problem.row(int(j))
         seen_by = [(p, v) for p, v in zip(probes, views, strict=True) if v.code[j] == neighbourhood.KINK]
-        out += [at_kink(trial, p, v, int(j), row) for p, v in seen_by]
+        out += [at_kink(trial, p, v, int(j)) for p, v in seen_by]
     return out
 
 

@@ -8,7 +8,7 @@ from gradverify.numerics.comparison import inner, norm
 from gradverify.numerics.difference import Array, Bools
 from gradverify.numerics.directions import few
 from gradverify.numerics.measurement import SAFETY, Measurement
-from gradverify.numerics.picture import NOISY_TARGET, TARGET, Picture, noise_unit
+from gradverify.numerics.picture import NOISY_TARGET, TARGET, Picture, measured_unit
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.trial import Trial
 
@@ -60,15 +60,8 @@ def _test(probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measur
         resolved=seen.share,
         code="smooth",
         steps=tuple(2.0 ** float(t) for t in np.unique(seen.tops[k])[:8]),
-        facts={**_powers(probe, terms, bar, scale), "unit": _unit(probe), "few": few(probe.direction != 0)},
+        facts={**_powers(probe, terms, bar, scale), "unit": measured_unit(probe), "few": few(probe.direction != 0)},
     )
-
-
-def _unit(probe: Probe) -> float:
-    """The forward's roundoff as measured, of half its outputs at least."""
-    if not probe.ladder.noise:
-        return probe.problem.unit
-    return float(np.median(noise_unit(probe, np.abs(probe.ladder.best().value))))
 
 
 def _resolution(probe: Probe, terms: Array, bar: float, scale: float) -> float:

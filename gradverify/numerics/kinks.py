@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradverify.numerics.comparison import inner, norm
 from gradverify.numerics.difference import FIRST, Array
 from gradverify.numerics.measurement import SAFETY, Measurement
 from gradverify.numerics.neighbourhood import Surroundings
@@ -19,17 +18,17 @@ SAMPLES = 12
 """Points around a kink at which the slope is sampled: generalised gradients are limits of gradients nearby."""
 
 
-def at_kink(trial: Trial, probe: Probe, around: Surroundings, j: int, row: Array) -> Measurement:
+def at_kink(trial: Trial, probe: Probe, around: Surroundings, j: int) -> Measurement:
     """Hold the slope that the claim gives output j against the interval of one-sided slopes there."""
     low, high, error = (float(a[j]) for a in (around.low, around.high, around.error))
-    claim = inner(row, probe.direction)
+    claim, size = trial.slope(probe.direction, j)
     if not low - SAFETY * error <= claim <= high + SAFETY * error:
         low, high = _hull(trial, probe, j, low, high)
     return Measurement(
         analytic=claim,
         value=(low + high) / 2,
         error=error,
-        scale=max(norm(probe.terms(row)), abs(low), abs(high)),
+        scale=max(size, abs(low), abs(high)),
         resolution=np.inf,
         resolved=1.0,
         code="kink",

@@ -73,6 +73,13 @@ def noise_unit(probe: Probe, size: Array) -> Array:
     return np.maximum(unit, probe.problem.unit)
 
 
+def measured_unit(probe: Probe) -> float:
+    """The forward's roundoff as measured, of half its outputs at least."""
+    if not probe.ladder.noise:
+        return probe.problem.unit
+    return float(np.median(noise_unit(probe, np.abs(probe.ladder.best().value))))
+
+
 def _rounding(probe: Probe, value: Array, swing: Array) -> Array:
     """What the rounding of values as large as the function can return makes of a slope."""
     unit = ROUNDING * probe.problem.unit

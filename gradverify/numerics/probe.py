@@ -43,8 +43,12 @@ class Probe:
     def extend(self, stage: int) -> None:
         """Climb on: stage 0 FIRST, 1 SECOND, 2 the forward's noise and THIRD, 3 CLIMB."""
         if stage == 2:
-            self.ladder.noise += tuple((e, self.view(sigma)) for e, sigma in (self.whole or self).noise())
+            self.measure_noise()
         self.ladder.sample((FIRST, SECOND, THIRD, CLIMB)[stage])
+
+    def measure_noise(self) -> None:
+        """Let the error bars hold the forward's noise as it is measured."""
+        self.ladder.noise += tuple((e, self.view(sigma)) for e, sigma in (self.whole or self).noise())
 
     def noise(self) -> tuple[tuple[int, Array], ...]:
         """The forward's noise along this direction, of every output."""
@@ -53,9 +57,8 @@ class Probe:
         return pooled(levels, np.abs(self.ladder.centre) + slope)
 
     def terms(self, claim: Array) -> Array:
-        """Claim * direction, zero where the direction is zero even if the claim is not finite."""
-        with np.errstate(all="ignore"):
-            return np.where(self.direction == 0, 0.0, claim * self.direction)
+        """Claim * direction, [n]."""
+        return terms(claim, self.direction)
 
     def flat_share(self) -> float:
         """Share of the outputs that do not move at the first stage's steps."""
@@ -98,3 +101,9 @@ class Probe:
         out.plus = {e: view(y) for e, y in inside.plus.items()}
         out.minus = {e: view(y) for e, y in inside.minus.items()}
         return Probe(self.problem, self.direction, out, whole=self, view=of_noise)
+
+
+def terms(claim: Array, direction: Array) -> Array:
+    """Claim * direction, zero where the direction is zero even if the claim is not finite."""
+    with np.errstate(all="ignore"):
+        return np.where(direction == 0, 0.0, claim * direction)

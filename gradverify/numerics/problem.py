@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,11 +39,17 @@ class Place:
     output_name: str = ""
 
 
+def _unclaimed(*_: Array) -> Array:
+    raise TypeError("this problem makes no claim in that mode")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What is to be judged: x [n], the truth's function [n] -> [m], the claim vjp [m] -> [n], and the roundoff.
+    """What is to be judged: x [n], the truth's function [n] -> [m], the claims and the roundoff.
 
-    `vjp_at` is the claim at another point, (x [n], v [m]) -> [n]. `rerun`: the difference of two evaluations at x, [m].
+    The claims are vjp [m] -> [n] and jvp [n] -> [m]; a problem that is judged in one mode may lack the other's.
+    `vjp_at`, `jvp_at`: the claim at another point, (x [n], v [m]) -> [n] and (x [n], d [n]) -> [m].
+    `rerun`: the difference of two evaluations at x, [m].
     """
 
     x: Array
@@ -55,6 +61,8 @@ class Problem:
     vjp: Callable[[Array], Array]
     vjp_at: Callable[[Array, Array], Array]
     unit: float
+    jvp: Callable[[Array], Array] = field(default=_unclaimed)
+    jvp_at: Callable[[Array, Array], Array] = field(default=_unclaimed)
     digits: int = 52
 
     @property
@@ -75,10 +83,6 @@ class Problem:
     def scale(self) -> Array:
         """The size of every input, [n]."""
         return sizes(self.x, self.parts)
-
-    def row(self, j: int) -> Array:
-        """The claimed gradient of output j, [n]."""
-        return self.vjp(axis(self.centre.size, j))
 
     def place(self, i: int | None, j: int | None) -> Place:
         """Where input i and output j stand; None for all of them."""

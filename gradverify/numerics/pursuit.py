@@ -29,14 +29,20 @@ def pursue(trial: Trial, probes: list[Probe], seen: Picture, tests: list[Measure
     j = worst_output(probe, seen.value[number], seen.bar[number], v)
     if j is None:
         return total if _nonlinear(probe, v) else replace(total, confirmed=False, code="unsettled")
-    row = trial.problem.row(j)
-    one = settle.output(trial, probe, j, row)
+    one = settle.output(trial, probe, j)
+    if not one.off and _nonlinear(probe, v):
+        return total
+    return judged_alone(trial, probes, number, j, one)
+
+
+def judged_alone(trial: Trial, probes: list[Probe], number: int, j: int, one: Measurement) -> Measurement:
+    """What becomes of output j, measured as `one` along probe `number`: a mismatch of one entry, or of none."""
     if not one.off:
-        # Each output alone is right: then backward is not linear, or our own slope along this line was not.
-        return total if _nonlinear(probe, v) else replace(one, confirmed=False, place=None)
+        # Each output alone is right: our own slope along this line was not.
+        return replace(one, confirmed=False, place=None)
     if one.code not in ("smooth", "flat") or not _smooth(trial, probes, number, j, one):
         return replace(one, confirmed=False, code=one.code if one.code != "smooth" else "kink", value=np.nan)
-    return _entry_or(trial, one, probe, j, row)
+    return _entry_or(trial, one, probes[number], j)
 
 
 def _smooth(trial: Trial, probes: list[Probe], number: int, j: int, one: Measurement) -> bool:
@@ -68,13 +74,13 @@ def _suspects(probe: Probe, v: Array) -> Array:
     return alone if abs(claimed) > SAFETY * rounding else v
 
 
-def _entry_or(trial: Trial, one: Measurement, probe: Probe, j: int, row: Array) -> Measurement:
+def _entry_or(trial: Trial, one: Measurement, probe: Probe, j: int) -> Measurement:
     """The worst entry of a row that is off; the row itself where no entry is off by itself."""
-    i = worst_input(probe, j, row)
-    entry = settle.entry(trial, i, j, float(row[i]))
+    i = worst_input(trial, probe, j)
+    entry = settle.entry(trial, i, j)
     found = entry if entry.off else replace(one, place=trial.problem.place(None, j))
     size = float(trial.problem.scale()[i]) if found is entry else 1.0
-    facts = {"row": norm(probe.terms(row)) / size, "flat": probe.flat_share()}
+    facts = {"row": trial.slope(probe.direction, j)[1] / size, "flat": probe.flat_share()}
     return replace(found, facts={**found.facts, **facts})
 
 

@@ -27,20 +27,19 @@ def sketched(trial: Trial, probe: Probe, v: Array) -> Measurement:
     return _settle(trial, probe.weighted(v), inner(claim, probe.direction), norm(probe.terms(claim)), own=own)
 
 
-def output(trial: Trial, probe: Probe, j: int, row: Array) -> Measurement:
-    """Judge the slope of output j alone, which the claim's `row` gives it."""
+def output(trial: Trial, probe: Probe, j: int) -> Measurement:
+    """Judge the slope of output j alone."""
     own = _own(trial, axis(trial.problem.centre.size, j), probe.direction)
-    view = probe.only(np.array([j]))
-    return _settle(trial, view, inner(row, probe.direction), norm(probe.terms(row)), own=own)
+    return _settle(trial, probe.only(np.array([j])), *trial.slope(probe.direction, j), own=own)
 
 
-def entry(trial: Trial, i: int, j: int, claim: float) -> Measurement:
+def entry(trial: Trial, i: int, j: int) -> Measurement:
     """Judge d y_j / d x_i alone, on a ladder of its own; numbers are per unit of x_i."""
     probe = Probe.on_axis(trial.problem, i).only(np.array([j]))
     probe.extend(0)
     step = float(probe.direction[i])
     own = _own(trial, axis(trial.problem.centre.size, j), probe.direction)
-    m = _settle(trial, probe, claim * step, abs(claim * step), own=own)
+    m = _settle(trial, probe, *trial.slope(probe.direction, j), own=own)
     return rescaled(replace(m, place=trial.problem.place(i, j)), 1 / step)
 
 

@@ -20,13 +20,19 @@ from gradverify.numerics.infinite import not_finite
 from gradverify.numerics.measurement import Measurement
 from gradverify.numerics.picture import TARGET
 from gradverify.numerics.problem import Part, Problem
+from gradverify.numerics.reverse import Reverse
 from gradverify.numerics.stages import judged
 from gradverify.numerics.trial import Trial
 
 
 def measure(problem: Problem, rng: np.random.Generator) -> Iterator[Measurement]:
     """Yield the measurements of every group of inputs, until one is off beyond its bars."""
-    trial = Trial(problem, rng)
+    yield from tried(Reverse(problem, rng))
+
+
+def tried(trial: Trial) -> Iterator[Measurement]:
+    """The measurements of a trial in whichever mode its claim is made."""
+    problem = trial.problem
     skip = np.zeros(problem.x.size, dtype=np.bool_)
     queue = groups(problem.scale())
     done: set[str] = set()

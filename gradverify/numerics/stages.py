@@ -6,13 +6,12 @@ import numpy as np
 
 from gradverify.numerics import neighbourhood
 from gradverify.numerics.conclusion import conclude
-from gradverify.numerics.cotangents import fine_enough, held
+from gradverify.numerics.cotangents import fine_enough
 from gradverify.numerics.difference import THIRD, UP, Bools
 from gradverify.numerics.directions import few
 from gradverify.numerics.measurement import SAFETY, Measurement
 from gradverify.numerics.picture import COVERED, TARGET, Picture, floor, picture
 from gradverify.numerics.probe import Probe
-from gradverify.numerics.pursuit import pursue
 from gradverify.numerics.trial import Trial
 
 DIRECTIONS = 3
@@ -33,7 +32,7 @@ def judged(trial: Trial, mask: Bools) -> list[Measurement] | Bools:
         if _settled(seen, tests, few=few(mask)) or (stage >= 1 and _hopeless(probes, seen)):
             break
         if _worst(tests) > SAFETY and (stage >= 1 or seen.share >= COVERED):
-            pursued = pursue(trial, probes, seen, tests)
+            pursued = trial.pursue(probes, seen, tests)
             if pursued.off and pursued.confirmed and pursued.place is not None:
                 return [pursued]
         if stage == 2 and not _drowned(seen):
@@ -56,7 +55,7 @@ def _climbed(trial: Trial, probes: list[Probe], stage: int) -> tuple[Picture, li
         for probe in probes:
             probe.ladder.sample(UP)
         seen = picture(probes, swing=trial.swing)
-    found = held(trial, probes, seen)
+    found = trial.held(probes, seen)
     if not isinstance(found, np.ndarray) and _worst(found) > SAFETY:
         deaf = few(probes[0].direction != 0) and not probes[0].ladder.noise
         if deaf or trial.swing is None:
@@ -65,7 +64,7 @@ def _climbed(trial: Trial, probes: list[Probe], stage: int) -> tuple[Picture, li
             for probe in probes:
                 probe.ladder.noise = trial.heard() if deaf else probe.ladder.noise
             seen = picture(probes, swing=trial.swung())
-            found = held(trial, probes, seen)
+            found = trial.held(probes, seen)
     return seen, found
 
 

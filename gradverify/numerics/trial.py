@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
-from gradverify.numerics.comparison import inner
-from gradverify.numerics.difference import Array
+from gradverify.numerics.difference import Array, Bools
 from gradverify.numerics.directions import jitter
+from gradverify.numerics.measurement import Measurement
 from gradverify.numerics.picture import Picture
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import Problem
@@ -21,8 +22,8 @@ WIGGLE = 8
 
 
 @dataclass(slots=True)
-class Trial:
-    """What every measurement of one problem shares.
+class Trial(ABC):
+    """What every measurement of one problem shares; its children know in which mode the claim is made.
 
     `plain`: large weights overflow in its backward, so all outputs weigh alike. `swing`: how far each output moves
     when all inputs move by as much as they are themselves, `noise` how far it scatters, [m]; None until asked for.
@@ -60,12 +61,28 @@ class Trial:
             self.noise = probe.noise()
         return self.noise
 
+    @abstractmethod
+    def held(self, probes: list[Probe], seen: Picture) -> list[Measurement] | Bools:
+        """The claim beside every probe, worst place first; or the mask of the inputs whose gradient is not finite."""
+
+    @abstractmethod
+    def pursue(self, probes: list[Probe], seen: Picture, tests: list[Measurement]) -> Measurement:
+        """From a mismatch in `tests` to its place."""
+
+    @abstractmethod
+    def slope(self, direction: Array, j: int) -> tuple[float, float]:
+        """The claimed slope of output j along `direction`, and the size of the terms that it adds up."""
+
+    @abstractmethod
+    def claimed(self, v: Array, direction: Array, x: Array | None = None) -> float:
+        """The claimed slope of <v, outputs> along `direction`, at x or at the point itself."""
+
     def scatter(self, v: Array, direction: Array) -> float:
-        """How far the claim <vjp(v), d> itself scatters when x moves by a few roundings: its condition and rounding."""
-        here = inner(self.problem.vjp(v), direction)
+        """How far a claimed slope itself scatters when x moves by a few roundings: its condition and rounding."""
+        here = self.claimed(v, direction)
         wiggle = WIGGLE * self.problem.unit
         there = []
         for _ in range(3):
             x = self.problem.x * (1 + wiggle * self.rng.uniform(-1, 1, self.problem.x.size))
-            there.append(abs(inner(self.problem.vjp_at(x, v), direction) - here))
+            there.append(abs(self.claimed(v, direction, x) - here))
         return 4 * max(there)

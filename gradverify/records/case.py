@@ -47,7 +47,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         layouts: argument -> layout name; an argument that is not named is contiguous.
         kwargs: value of each keyword that the spec documents.
         values: argument -> regime of its values; an argument that is not named is `normal`.
-        differentiate: names of the primals that require grad.
+        differentiate: names of the primals that require grad, or carry a tangent in forward mode.
         cotangents: one word per floating output: a layout name, `none` (undefined), or `unused`; cycled where
             there are more outputs than words. Empty: contiguous cotangents for all outputs.
         data: concrete inputs, argument -> Datum, where `inputs=`, an example or a replay gave them.

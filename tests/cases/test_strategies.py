@@ -16,7 +16,7 @@ from gradverify.errors import SpecError
 from gradverify.records.case import Case
 from gradverify.records.spec import Arg, Spec
 
-CLAIMS = ("forward", "vjp", "linear", "layout", "purity", "repeat", "edges", "partial")
+CLAIMS = ("forward", "vjp", "linear", "layout", "purity", "repeat", "edges", "partial", "jvp", "adjoint")
 LINEAR = Spec(
     name="linear",
     op=None,
@@ -107,13 +107,13 @@ def test_only_the_layout_claim_varies_layouts() -> None:
         assert varied == (claim == "layout")
 
 
-def test_only_partial_leaves_gradients_out() -> None:
+def test_only_partial_and_jvp_leave_inputs_out() -> None:
     for claim in CLAIMS:
         found = sample(LINEAR, claim)
         masked = any(
             set(c.differentiate) < {n for n in ("x", "w", "bias") if dict(c.values).get(n) != "none"} for c in found
         )
-        assert masked == (claim == "partial")
+        assert masked == (claim in ("partial", "jvp"))
 
 
 def test_every_mask_of_few_arguments_and_a_covering_set_of_many() -> None:

@@ -14,7 +14,7 @@ from gradverify.cases.sweep import CAP, SCALES, SPECIAL, keywords, spread, sweep
 from gradverify.records.case import Case
 from gradverify.records.spec import Arg, Spec
 
-CLAIMS = ("forward", "vjp", "edges", "partial", "layout")
+CLAIMS = ("forward", "vjp", "edges", "partial", "jvp", "layout")
 LINEAR = Spec(
     name="linear",
     op=None,

@@ -30,12 +30,25 @@ class Wave(Function):
     @staticmethod
     def forward(ctx, x, w):
         ctx.save_for_backward(x, w)
+        ctx.save_for_forward(x, w)
         return torch.sin(x) * w
 
     @staticmethod
     def backward(ctx, u):
         x, w = ctx.saved_tensors
         return u * torch.cos(x) * w, u * torch.sin(x)
+
+    @staticmethod
+    def jvp(ctx, vx, vw):
+        x, w = ctx.saved_tensors
+        return vx * torch.cos(x) * w + torch.sin(x) * vw
+
+
+class OneTerm(Wave):
+    @staticmethod
+    def jvp(ctx, vx, _):
+        x, w = ctx.saved_tensors
+        return vx * torch.cos(x) * w
 
 
 class Off(Wave):
@@ -109,6 +122,8 @@ VARIED = {
     "repeat": {},
     "edges": {"dims": (("b", 1), ("n", 1))},
     "partial": {"differentiate": ("w",)},
+    "jvp": {},
+    "adjoint": {},
 }
 WRONG = {
     "forward": (Off, "GV208"),
@@ -119,6 +134,8 @@ WRONG = {
     "repeat": (Counting, "GV209"),
     "edges": (OneElement, "GV206"),
     "partial": (BothOrNone, "GV205"),
+    "jvp": (OneTerm, "GV401"),
+    "adjoint": (OneTerm, "GV402"),
 }
 
 

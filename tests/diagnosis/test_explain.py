@@ -113,6 +113,41 @@ smallest case  b=3  n=2   7 runs
   backward()   grad w[1] = 2
   all at once  grad w[1] = 1 +- 1e-12""",
     ),
+    "jvp": (
+        evidence(
+            "jvp",
+            quantity="the tangent of output 0",
+            worst=ENTRY,
+            facts={"truth": TRUTH, "mask": "a tangent for x alone"},
+        ),
+        "GV401",
+        """\
+wrong forward-mode derivative: the tangent of output 0 (a tangent for x alone)
+smallest case  b=3  n=2   7 runs
+  jvp()                               dy[2,1]/dx[2,1] = 2
+  central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-12""",
+    ),
+    "adjoint": (
+        evidence(
+            "adjoint",
+            quantity="<u, J v>",
+            worst=ENTRY,
+            facts={
+                "truth": "backward()",
+                "third": TRUTH,
+                "third_value": 1.0,
+                "third_error": 1e-10,
+                "third_said": "jvp() is off",
+            },
+        ),
+        "GV402",
+        """\
+forward and reverse mode disagree: <u, J v>
+smallest case  b=3  n=2   7 runs
+  jvp()                               dy[2,1]/dx[2,1] = 2
+  backward()                          dy[2,1]/dx[2,1] = 1 +- 1e-12
+  central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-10   jvp() is off""",
+    ),
 }
 
 
@@ -218,3 +253,25 @@ def test_the_finding_holds_the_case_and_the_place_of_the_spec():
     e = evidence()
     found = finding(e, "GV199")
     assert (found.code, found.minimal, found.location) == ("GV199", e.case, SPEC.source)
+
+
+def test_a_third_opinion_without_a_number_says_so():
+    facts = {"truth": "backward()", "third": TRUTH, "third_said": "cannot tell which is off"}
+    found = finding(evidence("adjoint", quantity="<u, J v>", facts=facts), "GV402")
+    assert found.lines[-3:] == (
+        "  jvp()                               <u, J v> = 2",
+        "  backward()                          <u, J v> = 1 +- 1e-12",
+        "  central differences of the forward  cannot tell which is off",
+    )
+
+
+def test_a_tangent_of_a_flat_forward_is_told_what_to_declare():
+    found = finding(evidence("jvp", worst=ENTRY, facts={"truth": TRUTH}), "GV112")
+    assert found.summary == "straight-through without a contract: the forward is flat, jvp returns a tangent for `x`"
+
+
+def test_what_a_frozen_argument_adds_is_counted():
+    frozen = evidence(
+        "jvp", quantity="the output tangents from the frozen `w`", value=0.0, error=0.0, facts={"kind": "frozen"}
+    )
+    assert finding(frozen, "GV401").lines[-1] == "2 elements not zero"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.faults import (
     formula,
     forward,
+    forward_mode,
     indexing,
     kwargs,
     layout,
@@ -45,6 +46,7 @@ FAULTS = tuple(
         surrogate,
         linear,
         forward,
+        forward_mode,
     )
     for fault in module.FAULTS
 )
