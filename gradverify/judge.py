@@ -36,12 +36,17 @@ FAMILY = {
     "partial": "GV205",
     "jvp": "GV401",
     "adjoint": "GV402",
+    "double_backward": "GV501",
 }
 ORDERS = ("linear", "layout", "partial", "repeat")
 """Claims that compare the op with itself: another order of summation is not a loss of digits to warn of."""
-WITH_TRUTH = ("vjp", "edges", "jvp", "adjoint")
-"""Claims whose agreement with a truth says something only with power."""
-KINDS = {("repeat", "after other data"): "GV209", ("vjp", "shape"): "GV109"}
+KINDS = {
+    ("repeat", "after other data"): "GV209",
+    ("vjp", "shape"): "GV109",
+    ("double_backward", "declared"): "GV508",
+}
+WITH_TRUTH = ("vjp", "edges", "jvp", "adjoint", "double_backward")
+"""Claims whose agreement rests on a measurement, which may be without power."""
 CAUSES = {"kink": "GV302", "jump": "GV301"}
 MOOT = ("kink", "jump", "edge", "smooth", "flat")
 """What may happen at one point of an op that is fine elsewhere. Agreement there, without power, says nothing; a
@@ -117,7 +122,8 @@ def _powerless(e: Evidence) -> bool:
 
 
 def _cannot(e: Evidence, *, moot: bool = False) -> Verdict:
-    code = CAUSES.get(e.neighbourhood, "GV112" if e.neighbourhood == "staircase" else "GV303")
+    staircase = e.neighbourhood == "staircase" and e.claim != "double_backward"
+    code = CAUSES.get(e.neighbourhood, "GV112" if staircase else "GV303")
     return _verdict(Outcome.INCONCLUSIVE, code, e, moot=moot or not math.isfinite(e.numeric.value))
 
 
@@ -125,9 +131,9 @@ def _differs(e: Evidence, gap: float, policy: Policy) -> Verdict:
     if not e.confirmed or not math.isfinite(e.numeric.error):
         return _cannot(e)
     if e.neighbourhood == "staircase":
-        return _verdict(Outcome.INCONCLUSIVE, "GV112", e)
+        return _cannot(e)
     relative = relative_gap(e, gap)
-    if relative < imprecise(e) and e.claim in ORDERS and policy.digits is None:
+    if relative < imprecise(e) and _beside_itself(e) and policy.digits is None:
         return _verdict(Outcome.PASS, "", e)
     if math.isfinite(relative) and relative < imprecise(e) and e.facts.get("kind") is None:
         wanted = policy.digits or 0.0
@@ -136,6 +142,10 @@ def _differs(e: Evidence, gap: float, policy: Policy) -> Verdict:
     if policy.digits is not None and math.isfinite(relative) and -math.log10(relative) >= policy.digits:
         return _verdict(Outcome.PASS, "GV602", e)
     return _verdict(Outcome.FAIL, family(e), e)
+
+
+def _beside_itself(e: Evidence) -> bool:
+    return e.claim in ORDERS or (e.claim == "double_backward" and "truth" not in e.facts)
 
 
 def relative_gap(e: Evidence, gap: float) -> float:
@@ -148,6 +158,8 @@ def relative_gap(e: Evidence, gap: float) -> float:
 def family(e: Evidence) -> str:
     """The code of the family that a failing piece of evidence belongs to."""
     kind = str(e.facts.get("kind", ""))
+    if e.claim == "double_backward":
+        return "GV505" if "history" in e.facts else KINDS.get((e.claim, kind), FAMILY[e.claim])
     flat = e.neighbourhood == "flat" and float(e.facts.get("flat", 0.0)) >= MOSTLY
     if flat and e.facts.get("contract") == "exact":
         return "GV112"

@@ -79,7 +79,16 @@ FUNCTIONAL = (
     spec("hardsigmoid", functional.hardsigmoid, x("*b n", "input")),
     spec("log_softmax", functional.log_softmax, x("*b n", "input"), kwargs={"dim": (-1,)}),
     spec("softmax", functional.softmax, Arg(name="input", shape="b n"), kwargs={"dim": (0, 1)}),
-    spec("layer_norm", layer_norm, x("*b n"), x("n", "weight"), x("n", "bias")),
+    # torch 2.13.0: the jvp of both norms takes mean and 1/std for constants, so reverse over forward loses their terms:
+    # 4.64 where differences, reverse over reverse and forward over reverse say 0.75. group_norm is right.
+    spec(
+        "layer_norm",
+        layer_norm,
+        x("*b n"),
+        x("n", "weight"),
+        x("n", "bias"),
+        xfail={"GV501": "torch's reverse over forward loses the terms of mean and variance"},
+    ),
     # torch 2.13.0 on the CPU: the gradient of x takes a strided weight for a contiguous one. With every second element
     # of a buffer as the weight, and 99 between, it is off by 189 where the forward agrees to the last bit.
     spec(
@@ -89,7 +98,10 @@ FUNCTIONAL = (
         x("c", "weight"),
         x("c", "bias"),
         dims={"b": Dim(lo=2)},
-        xfail={"GV203": "torch's backward reads the memory beside a strided weight"},
+        xfail={
+            "GV203": "torch's backward reads the memory beside a strided weight",
+            "GV501": "torch's reverse over forward loses the terms of mean and variance",
+        },
     ),
     spec(
         "cross_entropy",

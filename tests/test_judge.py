@@ -185,6 +185,43 @@ def test_every_claim_has_a_family_code_with_a_title(claim):
     assert FAMILY[claim] in TITLES
 
 
+SECOND = {"truth": "central differences of backward", "contract": "exact"}
+
+
+@twins(
+    ("two numbers differ", evidence(2.0, claim="double_backward", facts=SECOND), (FAIL, "GV501", False)),
+    (
+        "terms have no history",
+        evidence(2.0, claim="double_backward", facts={**SECOND, "history": "cut"}),
+        (FAIL, "GV505", False),
+    ),
+    (
+        "a gradient that stands still is no straight-through",
+        evidence(2.0, 0.0, claim="double_backward", neighbourhood="flat", facts={**SECOND, "flat": 1.0}),
+        (FAIL, "GV501", False),
+    ),
+    (
+        "a staircase of the gradient",
+        evidence(2.0, claim="double_backward", neighbourhood="staircase", facts=SECOND),
+        (OPEN, "GV303", False),
+    ),
+    (
+        "agreement without power",
+        evidence(claim="double_backward", resolution=1e-2, facts=SECOND),
+        (OPEN, "GV303", True),
+    ),
+    (
+        "a promise",
+        evidence(1.0, 0.0, 0.0, claim="double_backward", facts={"kind": "declared"}),
+        (FAIL, "GV508", False),
+    ),
+    ("two modes, up to rounding", evidence(1 + 1e-8, claim="double_backward", facts={}), (PASS, "", False)),
+    ("two modes", evidence(1 + 1e-3, claim="double_backward", facts={}), (FAIL, "GV501", False)),
+)
+def test_second_derivatives_have_codes_of_their_own(e, wanted):
+    assert said(e) == wanted
+
+
 def test_state_between_calls_and_a_wrong_shape_have_codes_of_their_own():
     assert family(evidence(claim="repeat", facts={"kind": "after other data"})) == "GV209"
     assert family(evidence(claim="repeat", facts={"kind": "again"})) == "GV204"

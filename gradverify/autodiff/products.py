@@ -101,33 +101,16 @@ class Tape:
         used = [(y, u) for y, u in pairs if y.requires_grad]
         if not used or not self.leaves:
             return dict.fromkeys(self.leaves)
-        Passes.backwards += 1
-        began = time.perf_counter()
+        leaves = list(self.leaves.values())
         try:
-            grads = torch.autograd.grad(
-                [y for y, _ in used],
-                list(self.leaves.values()),
-                [u for _, u in used],
-                retain_graph=True,
-                allow_unused=True,
-            )
+            grads = gradients([y for y, _ in used], leaves, [u for _, u in used])
         except Exception as error:
             raise _of_backward(self.spec, error) from error
-        finally:
-            Clock.seconds += time.perf_counter() - began
         return dict(zip(self.leaves, grads, strict=True))
 
     def nodes(self) -> Iterator[Any]:
         """The autograd nodes of this call, from the outputs to the leaves."""
-        todo = [y.grad_fn for y in self.outputs if y.grad_fn is not None]
-        seen: set[Any] = set()
-        while todo:
-            node = todo.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            yield node
-            todo += [n for n, _ in node.next_functions if n is not None]
+        yield from nodes_of(self.outputs)
 
     def saved(self) -> tuple[Tensor, ...]:
         """The tensors that the op's own Functions saved for backward."""
@@ -147,6 +130,33 @@ def _means(word: int | str, name: str) -> bool:
 
 def _dotted(name: str) -> str:
     return re.sub(r"\['?([^\]']*)'?\]", r".\1", name)
+
+
+def nodes_of(tensors: Sequence[Tensor]) -> Iterator[Any]:
+    """The autograd nodes behind tensors, each once."""
+    todo = [t.grad_fn for t in tensors if t.grad_fn is not None]
+    seen: set[Any] = set()
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        yield node
+        todo += [n for n, _ in node.next_functions if n is not None]
+
+
+def gradients(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """One pass of torch's engine, counted and timed; the graph is kept. Raises what backward raises."""
+    Passes.backwards += 1
+    began = time.perf_counter()
+    try:
+        return torch.autograd.grad(
+            outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
+        )
+    finally:
+        Clock.seconds += time.perf_counter() - began
 
 
 def _of_backward(spec: Spec, error: Exception) -> OpError:

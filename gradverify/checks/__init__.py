@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
-from gradverify.checks import adjoint, edges, forward, jvp, layout, linear, partial, purity, repeat, vjp
+from gradverify.checks import (
+    adjoint,
+    double_backward,
+    edges,
+    forward,
+    jvp,
+    layout,
+    linear,
+    partial,
+    purity,
+    repeat,
+    vjp,
+)
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
@@ -24,5 +36,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "partial": partial.check,
         "jvp": jvp.check,
         "adjoint": adjoint.check,
+        "double_backward": double_backward.check,
     }
 )

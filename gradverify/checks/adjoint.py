@@ -31,7 +31,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     if problem.x.size == 0 or problem.centre.size == 0:
         return
     found = duality.disagreement(subject, problem)
-    e = duality.told(subject, tape, found, problem, truth="backward()")
+    e = duality.told(subject, found, problem, truth="backward()")
     yield _judged(subject, e, found, problem, tape) if found.measurement.off else e
 
 

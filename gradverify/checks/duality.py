@@ -24,19 +24,19 @@ def against_gradient(subject: Subject, tape: Tape) -> Iterator[Evidence]:
     """The op's jvp against the gradients that its spec declares: a formula, or autograd of a verified reference."""
     problem = problem_of(subject, subject.call, tape, claimed=subject.call)
     if subject.spec.contract.kind == "vjp":
-        yield held(subject, tape, by_formula(subject, problem, tape), truth=DECLARED)
+        yield held(subject, by_formula(subject, problem, tape), truth=DECLARED)
         return
     called, own, doubt = verified_reference(subject)
     if doubt is not None:
         yield doubt
         return
     reference = problem_of(subject, called, own, claimed=called)
-    yield held(subject, tape, replace(problem, vjp=reference.vjp, vjp_at=reference.vjp_at), truth=VERIFIED)
+    yield held(subject, replace(problem, vjp=reference.vjp, vjp_at=reference.vjp_at), truth=VERIFIED)
 
 
-def held(subject: Subject, tape: Tape, problem: Problem, *, truth: str) -> Evidence:
+def held(subject: Subject, problem: Problem, *, truth: str) -> Evidence:
     """The evidence on the two sides."""
-    return told(subject, tape, disagreement(subject, problem), problem, truth=truth)
+    return told(subject, disagreement(subject, problem), problem, truth=truth)
 
 
 def disagreement(subject: Subject, problem: Problem) -> Disagreement:
@@ -44,10 +44,10 @@ def disagreement(subject: Subject, problem: Problem) -> Disagreement:
     return measure_adjoint(problem, _rng(subject))
 
 
-def told(subject: Subject, tape: Tape, found: Disagreement, problem: Problem, *, truth: str) -> Evidence:
+def told(subject: Subject, found: Disagreement, problem: Problem, *, truth: str) -> Evidence:
     """What was measured as evidence."""
     float32 = problem.unit < 1e-12 and through_float32(problem.jvp(_rng(subject).standard_normal(problem.x.size)))
-    return evidence_of(subject, tape, found.measurement, quantity="<u, J v>", truth=truth, float32=float32)
+    return evidence_of(subject, found.measurement, quantity="<u, J v>", truth=truth, float32=float32)
 
 
 def _rng(subject: Subject) -> np.random.Generator:

@@ -89,7 +89,11 @@ def differences(
     if not tape.active:
         name = subject.spec.name
         raise OpError(f"{name}: no output is floating-point, so there is no gradient.", code="GV903", stage="forward")
-    problem = problem_of(subject, function, tape, claimed=claimed)
+    yield from measured(subject, problem_of(subject, function, tape, claimed=claimed), truth=truth, mode=mode)
+
+
+def measured(subject: Subject, problem: Problem, *, truth: str, mode: Mode = REVERSE) -> Iterator[Evidence]:
+    """Evidence on a problem: its claim in a mode held against central differences of its function."""
     rng = np.random.default_rng(materialise.generator(subject.case, "directions").initial_seed())
     if problem.x.size == 0 or problem.centre.size == 0:
         return
@@ -101,7 +105,7 @@ def differences(
         return
     float32 = problem.unit < 1e-12 and through_float32(mode.sample(problem, rng))
     for m in mode.measure(problem, rng):
-        yield evidence_of(subject, tape, m, quantity=mode.quantity(m.place), truth=truth, float32=float32)
+        yield evidence_of(subject, m, quantity=mode.quantity(m.place), truth=truth, float32=float32)
 
 
 def _unknown() -> dict[str, Any]:
@@ -109,7 +113,7 @@ def _unknown() -> dict[str, Any]:
     return {"analytic": nan, "numeric": Estimate(value=nan, error=nan), "scale": 0.0, "resolution": float("inf")}
 
 
-def evidence_of(subject: Subject, tape: Tape, m: Measurement, *, quantity: str, truth: str, float32: bool) -> Evidence:
+def evidence_of(subject: Subject, m: Measurement, *, quantity: str, truth: str, float32: bool) -> Evidence:
     """A measurement of numerics as evidence."""
     worst = None
     if m.place is not None:
@@ -117,7 +121,7 @@ def evidence_of(subject: Subject, tape: Tape, m: Measurement, *, quantity: str, 
         worst = Mismatch(
             argument=m.place.argument,
             index=m.place.index,
-            output=None if m.place.output is None else tape.active[m.place.output],
+            output=int(name) if name.isdigit() else m.place.output,
             output_name="" if name.isdigit() else name,
             output_index=m.place.output_index,
             analytic=m.analytic,
@@ -147,8 +151,8 @@ def _against_reference(subject: Subject) -> Iterator[Evidence]:
         return
     tape = subject.record()
     us = subject.cotangents(tape)
-    want = own.vjp(_matching(us, own.outputs))
-    bars = gradient_bars(replace(subject, call=called), _matching(us, own.outputs), want)
+    want = own.vjp(matching(us, own.outputs))
+    bars = gradient_bars(replace(subject, call=called), matching(us, own.outputs), want)
     yield from compare_gradients(subject, tape.vjp(us), want, bars, tape.leaves, truth=VERIFIED)
 
 
@@ -171,7 +175,8 @@ def _with(e: Evidence, **facts: Any) -> Evidence:
     return msgspec.structs.replace(e, facts={**e.facts, **facts})
 
 
-def _matching(us: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+def matching(us: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """The cotangents in the dtypes of other outputs."""
     return tuple(None if u is None else u.to(y.dtype) for u, y in zip(us, outputs, strict=False))
 
 

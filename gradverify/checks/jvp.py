@@ -19,7 +19,7 @@ from gradverify.checks.subject import DRAWS, Subject, at, scatter, shaken
 from gradverify.errors import NotApplicableError, OpError
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.records.case import Case
-from gradverify.records.evidence import Evidence
+from gradverify.records.evidence import Evidence, Mismatch
 from gradverify.records.spec import Spec
 
 SCALE = 2.5
@@ -150,9 +150,8 @@ def _linear(subject: Subject, tape: Tape) -> Iterator[Evidence]:
         known = torch.isfinite(got) & torch.isfinite(want)
         a, b = (torch.where(known, t, 0.0) for t in (got, want))
         relation = "J(2.5 v - w) against 2.5 J v - J w"
-        yield subject.compare(
-            f"the tangent of output {tape.name(i)}", f"output {tape.name(i)}", a, b, bar, relation=relation
-        )
+        name = f"output {tape.name(i)}"
+        yield subject.compare(f"the tangent of {name}", name, a, b, bar, relation=relation)
 
 
 def _values(subject: Subject, tape: Tape, vs: Tangents) -> list[Tensor]:
@@ -177,22 +176,29 @@ def _moved(subject: Subject, tape: Tape, vs: Mapping[str, Tensor], draw: int) ->
     return _values(away, tape, shaken(subject, vs, draw=DRAWS + draw))
 
 
+def _position(tape: Tape, place: Mismatch) -> int | None:
+    """Which of all outputs a mismatch is in; None where it is in no single one."""
+    return place.output if place.output is None or not place.output_name else tape.active[place.output]
+
+
 def _none_said(e: Evidence, tape: Tape, dual: Dual) -> Evidence:
     """A missing tangent counts as zero; the report says that it is missing."""
-    if e.worst is None or e.worst.output is None or dual.tangents[e.worst.output] is not None:
+    k = None if e.worst is None else _position(tape, e.worst)
+    if k is None or dual.tangents[k] is not None:
         return e
-    said = f"output {tape.name(e.worst.output)} has no tangent, which counts as zero"
+    said = f"output {tape.name(k)} has no tangent, which counts as zero"
     return msgspec.structs.replace(e, facts={**e.facts, "said": said})
 
 
 def _alone_said(subject: Subject, tape: Tape, e: Evidence) -> Evidence:
     """Whether an entry is wrong only while the other inputs have no tangent at all, where zeros would do."""
     place, others = e.worst, [n for n in tape.leaves if e.worst is not None and n != e.worst.argument]
-    if place is None or place.index is None or place.output is None or not others or e.analytic == e.numeric.value:
+    k = None if place is None else _position(tape, place)
+    if place is None or place.index is None or k is None or not others or e.analytic == e.numeric.value:
         return e
     vs = {n: torch.zeros_like(t.detach()) for n, t in tape.leaves.items()}
     vs[place.argument][place.index] = 1
-    entry = float(_values(subject, tape, vs)[tape.active.index(place.output)][place.output_index or ()])
+    entry = float(_values(subject, tape, vs)[tape.active.index(k)][place.output_index or ()])
     if abs(entry - e.numeric.value) < abs(entry - e.analytic):
         return msgspec.structs.replace(e, facts={**e.facts, "mask": f"a tangent for {place.argument} alone"})
     return e

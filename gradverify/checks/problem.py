@@ -75,7 +75,7 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
         parts=flat.parts(leaves),
         outputs=flat.parts({tape.name(i): tape.outputs[i] for i in tape.active}),
         centre=centre,
-        rerun=_difference(forward(x.copy()), centre),
+        rerun=difference(forward(x.copy()), centre),
         forward=nearby,
         vjp=lambda v: pulled(tape, v),
         vjp_at=vjp_at,
@@ -86,6 +86,7 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
     )
 
 
-def _difference(a: Array, b: Array) -> Array:
+def difference(a: Array, b: Array) -> Array:
+    """|a - b|; zero where either is not finite, [m]."""
     with np.errstate(all="ignore"):
         return np.where((a == b) | ~np.isfinite(a) | ~np.isfinite(b), 0.0, np.abs(a - b))

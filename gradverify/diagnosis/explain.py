@@ -20,6 +20,9 @@ REMEDIES = {
     "GV904": "judge it in float32, at lower resolution: --dtype float32, in Python dtype='float32', in a spec "
     'dtypes=["float32"]. Or, where it holds float32 tensors of its own, let it convert them to the dtype of its inputs',
     "GV902": "mend the op; inputs that it is not meant for are kept from it by a spec (gv.dim, gv.domain, where=)",
+    "GV501": "compute it right, or refuse: mark backward @once_differentiable",
+    "GV505": "compute it in backward from saved inputs, without detach, .data, numpy or no_grad; or mark backward "
+    "@once_differentiable, which refuses",
     "GV204": "if it is meant, say so in the spec: nondeterministic=True",
 }
 
@@ -34,7 +37,7 @@ def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
         code=result.code,
         summary=_summary(spec, result, verdict),
         lines=tuple(_lines(verdict, runs)),
-        remedy=_remedy(spec, result.code),
+        remedy=_remedy(spec, result.code, e),
         location=spec.source,
         minimal=e.case,
     )
@@ -53,10 +56,11 @@ def remedy_of_raised(code: str, said: str) -> str | None:
     return REMEDIES.get(code)
 
 
-def _remedy(spec: Spec, code: str) -> str | None:
+def _remedy(spec: Spec, code: str, e: Evidence) -> str | None:
     if code == "GV208" and spec.reference is None:
         return None
-    return REMEDIES.get(code)
+    own = e.facts.get("remedy")
+    return REMEDIES.get(code) if own is None else str(own)
 
 
 def _summary(spec: Spec, result: Result, verdict: Verdict) -> str:
@@ -94,7 +98,8 @@ def _cause(e: Evidence) -> str:
         return "the reference's own gradient does not agree with its differences"
     if not math.isfinite(e.analytic) and e.neighbourhood == "smooth" and "cause" not in e.facts:
         return "the op's own number is not finite"
-    return str(e.facts.get("cause", CAUSE[e.neighbourhood]))
+    cause = str(e.facts.get("cause", CAUSE[e.neighbourhood]))
+    return cause.replace("the forward", "the gradient") if e.claim == "double_backward" else cause
 
 
 def _where(e: Evidence) -> str:
@@ -106,6 +111,8 @@ def _lines(verdict: Verdict, runs: int) -> list[str]:
     e = verdict.evidence
     lines = [f"smallest case  {_case(e.case)}" + (f"   {_count(runs, 'run')}" if runs else "")]
     lines += _numbers(e)
+    if "history" in e.facts:
+        lines.append(str(e.facts["history"]))
     if "found" in e.facts:
         lines.append(f"found {e.facts['found']}, wanted {e.facts['wanted']}")
     if "said" in e.facts:
@@ -142,7 +149,7 @@ def _numbers(e: Evidence) -> list[str]:
             f"{_count(round(e.analytic), 'element')} {what}"
             + (f" after {e.facts['phase']}" if "phase" in e.facts else "")
         ]
-    name = _element(e.worst, e.quantity)
+    name = _second(e) if e.claim == "double_backward" else _element(e.worst, e.quantity)
     ours, truth = _labels(e)
     third = str(e.facts.get("third", ""))
     width = max(len(ours), len(truth), len(third))
@@ -173,6 +180,9 @@ def _labels(e: Evidence) -> tuple[str, str]:
         return "backward()", truth or "the truth"
     if e.claim in ("jvp", "adjoint"):
         return "jvp()", truth or "by linearity"
+    if e.claim == "double_backward":
+        ours, _, theirs = str(e.facts.get("relation", "")).partition(" against ")
+        return (ours, theirs) if theirs else ("backward, differentiated", truth)
     return "backward()", {"linear": "by linearity", "layout": "contiguous", "partial": "all at once"}.get(
         e.claim, "the first call"
     )
@@ -188,6 +198,15 @@ def _element(place: Mismatch | None, quantity: str) -> str:
     name = place.output_name or (f"y{place.output}" if place.output else "y")
     output = f"{name}{_index(place.output_index)}"
     return f"d{output}/d{place.argument}{_index(place.index)}" if place.argument else f"d{output} along d"
+
+
+def _second(e: Evidence) -> str:
+    """Which gradient by which input."""
+    if e.worst is None:
+        return "<w, dB(d)>"
+    gradient = f"grad {e.facts['gradient']}{_index(e.worst.output_index)}" if "gradient" in e.facts else "grad"
+    by = f"{e.worst.argument}{_index(e.worst.index)}" if e.worst.argument else "d"
+    return f"d({gradient})/d({by})"
 
 
 def _index(index: tuple[int, ...] | None) -> str:

@@ -32,8 +32,7 @@ class Gap:
 def inner(a: Array, b: Array) -> float:
     """<a, b> in float64, zero where either is zero even if the other is not finite."""
     with np.errstate(all="ignore"):
-        products = np.where((a == 0) | (b == 0), 0.0, a * b)
-    return float(products.sum())
+        return float(np.where((a == 0) | (b == 0), 0.0, a * b).sum())
 
 
 def norm(a: Array) -> float:

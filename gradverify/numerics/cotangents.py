@@ -50,7 +50,8 @@ def _test(probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measur
     weighed = np.abs(v) * np.where(v == 0, 0.0, seen.bar[k])
     terms = probe.terms(claim)
     bar = min(float(weighed.sum()), 4 * norm(weighed)) + 8 * probe.problem.unit * norm(terms)
-    scale = max(norm(terms), norm(v * np.where(v == 0, 0.0, seen.value[k])))
+    floor = norm(v * probe.problem.least())
+    scale = max(norm(terms), norm(v * np.where(v == 0, 0.0, seen.value[k])), floor)
     return Measurement(
         analytic=inner(claim, probe.direction),
         value=inner(v, seen.value[k]),
@@ -60,7 +61,11 @@ def _test(probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measur
         resolved=seen.share,
         code="smooth",
         steps=tuple(2.0 ** float(t) for t in np.unique(seen.tops[k])[:8]),
-        facts={**_powers(probe, terms, bar, scale), "unit": measured_unit(probe), "few": few(probe.direction != 0)},
+        facts={
+            **_powers(probe, terms, bar, scale, floor),
+            "unit": measured_unit(probe),
+            "few": few(probe.direction != 0),
+        },
     )
 
 
@@ -71,7 +76,7 @@ def _resolution(probe: Probe, terms: Array, bar: float, scale: float) -> float:
     return SAFETY * bar / least if least > 0 else np.nan
 
 
-def _powers(probe: Probe, terms: Array, bar: float, scale: float) -> dict[str, str | int | float | bool]:
+def _powers(probe: Probe, terms: Array, bar: float, scale: float, floor: float) -> dict[str, str | int | float | bool]:
     """Per tensor the relative error that this test would have exposed in its gradient."""
-    sizes = {p.name: norm(terms[p.start : p.stop]) for p in probe.problem.parts}
+    sizes = {p.name: max(norm(terms[p.start : p.stop]), floor) for p in probe.problem.parts}
     return {f"resolution {k}": SAFETY * bar / s if s > 0 else np.inf for k, s in sizes.items() if scale > 0}

@@ -92,7 +92,10 @@ def _resolved(probes: list[Probe], slopes: list[Slopes], size: Array, bar: Array
     noisy = noise_unit(probes[0], size) if probes[0].ladder.noise else 0.0
     limit = np.maximum(TARGET, NOISY_TARGET * noisy ** (2 / 3))
     secant = np.stack([_secant(p.ladder) for p in probes]).max(axis=0)
-    return np.asarray(np.isfinite(bar) & ((bar <= limit * np.maximum(size, secant)) | (bar <= least)))
+    return np.asarray(
+        np.isfinite(bar)
+        & ((bar <= limit * np.maximum(np.maximum(size, secant), probes[0].problem.least())) | (bar <= least))
+    )
 
 
 def _secant(ladder: Ladder) -> Array:

@@ -10,6 +10,9 @@ import numpy as np
 from gradverify.numerics.comparison import norm
 from gradverify.numerics.difference import Array
 
+LEAST = 1e-6
+"""Part of an output's terms, below which a slope is taken for zero where the problem says how large they are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -49,7 +52,8 @@ class Problem:
 
     The claims are vjp [m] -> [n] and jvp [n] -> [m]; a problem that is judged in one mode may lack the other's.
     `vjp_at`, `jvp_at`: the claim at another point, (x [n], v [m]) -> [n] and (x [n], d [n]) -> [m].
-    `rerun`: the difference of two evaluations at x, [m].
+    `rerun`: the difference of two evaluations at x, [m]. `terms`: the size of what cancels in each output, [m], where
+    that is known: a slope below LEAST of it is zero.
     """
 
     x: Array
@@ -64,6 +68,7 @@ class Problem:
     jvp: Callable[[Array], Array] = field(default=_unclaimed)
     jvp_at: Callable[[Array, Array], Array] = field(default=_unclaimed)
     digits: int = 52
+    terms: Array | None = None
 
     @property
     def finest(self) -> int:
@@ -77,12 +82,16 @@ class Problem:
 
     @property
     def largest(self) -> float:
-        """The largest value that the function returns at x."""
-        return float(np.max(np.abs(self.finite_centre), initial=0.0))
+        """The largest value that the function returns at x, terms that cancel in it among them."""
+        return float(np.max(np.abs(self.finite_centre), initial=_top(self.terms)))
 
     def scale(self) -> Array:
         """The size of every input, [n]."""
         return sizes(self.x, self.parts)
+
+    def least(self) -> Array | float:
+        """The slope of each output that need not be told from zero, [m]; 0: every slope must be."""
+        return 0.0 if self.terms is None else LEAST * self.terms
 
     def place(self, i: int | None, j: int | None) -> Place:
         """Where input i and output j stand; None for all of them."""
@@ -95,6 +104,10 @@ class Problem:
             output_index=self.outputs[output].index(j) if output is not None and j is not None else None,
             output_name=self.outputs[output].name if output is not None else "",
         )
+
+
+def _top(terms: Array | None) -> float:
+    return 0.0 if terms is None else float(np.max(terms, initial=0.0))
 
 
 def sizes(x: Array, parts: Iterable[Part]) -> Array:

@@ -48,7 +48,7 @@ class Console:
         if self._view.form != "quiet":
             self._lines(header(environment, invocation, style=self._view.style))
         if self._view.form in ("table", "concise"):
-            self._lines([table.heading(self._view.claims, style=self._view.style)])
+            self._lines([table.heading(style=self._view.style)])
 
     def start(self, op: OpRun) -> None:
         """Announce an op."""
@@ -82,7 +82,7 @@ class Console:
     def _end_row(self) -> None:
         if self._op and self._view.form in ("table", "concise"):
             op = msgspec.structs.replace(self._op, checks=tuple(self._results))
-            self._lines([table.row(op, self._view.claims, style=self._view.style)])
+            self._lines(table.rows(op, self._view.claims, style=self._view.style))
         self._op = None
 
     def _lines(self, lines: Sequence[str]) -> None:

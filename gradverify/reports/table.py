@@ -1,50 +1,52 @@
-"""Many ops at a glance: a row an op, a column a claim, in 88 columns."""
+"""Many ops at a glance: a row an op, what is wrong with it by claim, and how many claims hold; in 88 columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gradverify.records.run import OpRun
 from gradverify.records.verdict import Outcome, Result
 from gradverify.reports.style import WIDTH, Style, mark_of
 
-# Worst first: what a cell shows where several devices and dtypes share it.
+# Worst first: what stands for a claim where several devices and dtypes share it.
 _SEVERITY = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
-_CODE_WIDTH = len("GV199")
+_NAME = 26
+_GAP = "  "
 
 
-def heading(claims: Sequence[str], *, style: Style) -> str:
+def heading(*, style: Style) -> str:
     """The names of the columns."""
-    cells = "".join(f"{claim:<{_width(claim)}}" for claim in claims)
-    return style.paint(f"{'OP':<{_name_width(claims)}}{cells}".rstrip(), "bold")
+    return style.paint(f"{'OP':<{_NAME}}CLAIMS", "bold")
 
 
-def row(op: OpRun, claims: Sequence[str], *, style: Style) -> str:
-    """The op's name and the worst outcome of each claim: a sign, or the code of what is wrong."""
-    width = _name_width(claims)
+def rows(op: OpRun, claims: Sequence[str], *, style: Style) -> list[str]:
+    """The op's name; every claim that does not plainly hold, with its code; how many hold, how many were skipped."""
     name = style.plain(op.spec)
-    if len(name) >= width:
-        name = name[: width - 3] + style.plain("…")
-    return (f"{name:<{width}}" + "".join(_cell(op, claim, style) for claim in claims)).rstrip()
+    if len(name) > _NAME - len(_GAP):
+        name = name[: _NAME - len(_GAP) - len(style.plain("…"))] + style.plain("…")
+    lines, used = [f"{name:<{_NAME}}"], _NAME
+    for text, mark in _cells(op, claims, style):
+        wide = len(Style(unicode=style.unicode).sign(mark)) + 1 + len(text)
+        if used > _NAME and used + wide > WIDTH:
+            lines.append(" " * _NAME)
+            used = _NAME
+        lines[-1] += f"{style.sign(mark)} {text}{_GAP}"
+        used += wide + len(_GAP)
+    return [line.rstrip() for line in lines]
 
 
-def _cell(op: OpRun, claim: str, style: Style) -> str:
+def _cells(op: OpRun, claims: Sequence[str], style: Style) -> Iterator[tuple[str, str]]:
+    """What is said of each claim or of several, with its mark."""
+    worst = [w for claim in claims if (w := _worst(op, claim)) is not None]
+    for result in worst:
+        if mark_of(result) not in ("pass", "skip"):
+            yield style.plain(f"{result.claim} {result.code}".rstrip()), mark_of(result)
+    for mark in ("pass", "skip"):
+        count = sum(mark_of(result) == mark for result in worst)
+        if count:
+            yield str(count), mark
+
+
+def _worst(op: OpRun, claim: str) -> Result | None:
     found = [r for r in op.checks if r.claim == claim]
-    if not found:
-        return " " * _width(claim)
-    worst = min(found, key=lambda r: (bool(r.xfailed), _SEVERITY.index(r.outcome)))
-    shows_code = worst.code and worst.outcome not in (Outcome.PASS, Outcome.SKIP)
-    return _painted(worst, style, claim) if shows_code else style.sign(mark_of(worst), wide=_width(claim))
-
-
-def _painted(result: Result, style: Style, claim: str) -> str:
-    colour = "yellow" if result.xfailed or result.outcome is Outcome.INCONCLUSIVE else "red"
-    return style.paint(f"{result.code:<{_width(claim)}}", colour)
-
-
-def _width(claim: str) -> int:
-    return max(len(claim), _CODE_WIDTH) + 2
-
-
-def _name_width(claims: Sequence[str]) -> int:
-    return max(WIDTH - sum(_width(c) for c in claims), 12)
+    return min(found, key=lambda r: (bool(r.xfailed), _SEVERITY.index(r.outcome)), default=None)

@@ -107,6 +107,13 @@ class BothOrNone(Wave):
         return (gx, gw) if all(ctx.needs_input_grad) else (0 * gx, 0 * gw)
 
 
+class Detached(Wave):
+    @staticmethod
+    def backward(ctx, u):
+        x, w = ctx.saved_tensors
+        return u * torch.cos(x).detach() * w, u * torch.sin(x)
+
+
 def spec(op=Wave, **fields):
     given = {"args": (Arg(name="x", shape="b n"), Arg(name="w", shape="b n")), "reference": wave, **fields}
     return Spec(name="wave", op=op, **given)
@@ -124,6 +131,7 @@ VARIED = {
     "partial": {"differentiate": ("w",)},
     "jvp": {},
     "adjoint": {},
+    "double_backward": {},
 }
 WRONG = {
     "forward": (Off, "GV208"),
@@ -136,6 +144,7 @@ WRONG = {
     "partial": (BothOrNone, "GV205"),
     "jvp": (OneTerm, "GV401"),
     "adjoint": (OneTerm, "GV402"),
+    "double_backward": (Detached, "GV505"),
 }
 
 

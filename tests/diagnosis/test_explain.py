@@ -18,6 +18,8 @@ ENTRY = Mismatch(argument="x", index=(2, 1), output=0, output_index=(2, 1), **PL
 GRADIENT = Mismatch(argument="w", index=(1,), output=None, output_index=None, **PLACE)
 OUTPUT = Mismatch(argument="output 0", index=(0, 3), output=None, output_index=None, **PLACE)
 TRUTH = "central differences of the forward"
+SECOND = Mismatch(argument="u", index=(0, 1), output=0, output_index=(2, 1), **PLACE)
+OF_X = {"truth": "central differences of backward", "gradient": "x"}
 
 
 def evidence(claim="vjp", *, value=1.0, error=1e-12, facts=None, steps=(), case=None, **fields):
@@ -147,6 +149,15 @@ smallest case  b=3  n=2   7 runs
   jvp()                               dy[2,1]/dx[2,1] = 2
   backward()                          dy[2,1]/dx[2,1] = 1 +- 1e-12
   central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-10   jvp() is off""",
+    ),
+    "double_backward": (
+        evidence("double_backward", quantity="the gradient of `x` by `u`", worst=SECOND, facts=OF_X),
+        "GV501",
+        """\
+wrong double backward: the gradient of `x` by `u`
+smallest case  b=3  n=2   7 runs
+  backward, differentiated         d(grad x[2,1])/d(u[0,1]) = 2
+  central differences of backward  d(grad x[2,1])/d(u[0,1]) = 1 +- 1e-12""",
     ),
 }
 

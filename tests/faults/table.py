@@ -8,6 +8,7 @@ are our own, modelled on the public issue that `source` names; where it is empty
 from __future__ import annotations
 
 from tests.faults import (
+    double_backward,
     formula,
     forward,
     forward_mode,
@@ -47,6 +48,7 @@ FAULTS = tuple(
         linear,
         forward,
         forward_mode,
+        double_backward,
     )
     for fault in module.FAULTS
 )

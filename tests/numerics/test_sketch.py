@@ -1,5 +1,7 @@
 """A gradient of any size is judged in a handful of forwards, and one wrong entry among many is named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -280,3 +282,20 @@ def test_what_a_float32_sum_hides_of_a_few_small_inputs_is_no_mismatch(seed):
 
     op = Op(product, lambda _, v: w.T.astype(np.float64) @ v, x)
     assert not any(m.off and m.confirmed for m in op.measure(seed))
+
+
+def test_a_slope_far_below_the_terms_that_cancel_is_zero_and_one_that_is_not_is_seen():
+    """1 + x - 1 - x: the residue of the terms has no slope to find, unless one knows how large the terms are."""
+
+    def problem(slope, terms):
+        x = np.linspace(0.3, 2.9, 40)
+        own = Op(lambda x: (1e3 + x) - 1e3 - x + slope * x, lambda x, v: 0 * v, x).problem()
+        return replace(own, terms=terms)
+
+    def worst(slope, terms):
+        return max(measure(problem(slope, terms), np.random.default_rng(3)), key=lambda m: m.bars)
+
+    assert worst(0.0, np.full(40, 1e3)).bars <= 3
+    assert worst(0.0, np.full(40, 1e3)).resolution < 1e-4
+    assert not worst(0.0, None).resolution < 1e-4
+    assert worst(1e-3, np.full(40, 1e3)).off

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from gradverify.records.case import Case
+from gradverify.records.claims import CLAIMS
 from gradverify.records.finding import Finding
 from gradverify.records.run import Run
 from gradverify.records.verdict import Outcome
@@ -83,6 +84,14 @@ def test_what_several_claims_say_alike_is_said_once() -> None:
     assert render(runs.run(runs.op(*raised)), View(verbose=True)).count("sizes 3 and 4") == 3
     table = render(runs.run(runs.op(*raised), runs.op(runs.VJP_FAIL)), View(form="table"))
     assert table.count("sizes 3 and 4") == 1
+
+
+def test_a_row_of_a_table_goes_on_below_where_much_is_wrong() -> None:
+    wrong = [runs.passed(claim, code="GV602") for claim in CLAIMS]
+    text = render(runs.run(runs.op(*wrong)), View(form="concise"))
+    assert len(CLAIMS) == text.count("GV602")
+    assert "\n" + " " * 26 + "! " in text
+    assert all(len(line) <= WIDTH for line in text.splitlines())
 
 
 def test_a_table_shows_the_first_findings_and_counts_the_others() -> None:
