@@ -229,6 +229,45 @@ def test_state_between_calls_and_a_wrong_shape_have_codes_of_their_own():
     assert family(evidence(claim="linear", facts={"kind": "shape"})) == "GV201"
 
 
+@pytest.mark.parametrize(
+    ("claim", "kind", "code"),
+    [
+        ("lifetime", "interleaved", "GV209"),
+        ("lifetime", "kept", "GV209"),
+        ("lifetime", "input", "GV202"),
+        ("lifetime", "never written", "GV211"),
+        ("lifetime", "in place", "GV212"),
+        ("lifetime", "mode", "GV213"),
+        ("lifetime", "accumulated", "GV214"),
+        ("memory", "cycle", "GV207"),
+        ("convention", "shape", "GV109"),
+        ("convention", "requires grad", "GV207"),
+    ],
+)
+def test_what_happens_over_several_calls_has_codes_of_its_own(claim, kind, code):
+    counted = evidence(1.0, claim=claim, facts={"kind": kind}, error=0.0, value=0.0, scale=1.0)
+    assert said(counted) == (FAIL, code, False)
+
+
+@pytest.mark.parametrize(
+    ("claim", "kind", "code"),
+    [
+        ("lifetime", "index in place", "GV212"),
+        ("convention", "wider", "GV109"),
+        ("convention", "dropped", "GV109"),
+    ],
+)
+def test_a_breach_that_leaves_every_gradient_right_is_a_warning(claim, kind, code):
+    counted = {"claim": claim, "facts": {"kind": kind}, "error": 0.0, "value": 0.0, "scale": 1.0}
+    assert said(evidence(1.0, **counted)) == (PASS, code, False)
+    assert said(evidence(0.0, **counted)) == (PASS, "", False)
+
+
+def test_facts_of_an_op_are_told_where_nothing_is_wrong():
+    measured = concluded(PLAIN, verdict(PASS, facts={"kind": "leak", "saves": "8 n bytes"})).measured
+    assert measured == {"saves": "8 n bytes"}
+
+
 def test_different_bits_within_rounding_are_a_warning_unless_declared():
     def repeated(**facts):
         return evidence(claim="repeat", facts={"kind": "again", **facts})

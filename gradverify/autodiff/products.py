@@ -108,6 +108,25 @@ class Tape:
             raise _of_backward(self.spec, error) from error
         return dict(zip(self.leaves, grads, strict=True))
 
+    def accumulate(self, cotangents: Sequence[Tensor | None]) -> None:
+        """Add the gradients to `.grad` of the leaves, as `y.backward(u)` does. The graph is kept.
+
+        The cotangents are copied: where a backward returns one, torch itself may accumulate into its memory.
+        """
+        used = [(y, u) for y, u in zip(self.outputs, cotangents, strict=True) if u is not None and y.requires_grad]
+        if not used or not self.leaves:
+            return
+        Passes.backwards += 1
+        try:
+            torch.autograd.backward(
+                [y for y, _ in used],
+                [u.clone() for _, u in used],
+                retain_graph=True,
+                inputs=list(self.leaves.values()),
+            )
+        except Exception as error:
+            raise _of_backward(self.spec, error) from error
+
     def nodes(self) -> Iterator[Any]:
         """The autograd nodes of this call, from the outputs to the leaves."""
         yield from nodes_of(self.outputs)
@@ -159,11 +178,13 @@ def gradients(
         Clock.seconds += time.perf_counter() - began
 
 
+_REFUSED = ("invalid gradient", "incorrect number of gradients", "expected Variable", "isFloatingType(grad")
+
+
 def _of_backward(spec: Spec, error: Exception) -> OpError:
     """Torch refuses gradients of the wrong number, shape or kind: say so by code."""
     text = str(error)
-    shape = any(w in text for w in ("invalid gradient", "incorrect number of gradients", "expected Variable"))
-    return raised(spec, error, code="GV109" if shape else "GV902")
+    return raised(spec, error, code="GV109" if any(w in text for w in _REFUSED) else "GV902")
 
 
 def record(

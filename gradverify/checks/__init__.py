@@ -7,12 +7,15 @@ from types import MappingProxyType
 
 from gradverify.checks import (
     adjoint,
+    convention,
     double_backward,
     edges,
     forward,
     jvp,
     layout,
+    lifetime,
     linear,
+    memory,
     partial,
     purity,
     repeat,
@@ -37,5 +40,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "jvp": jvp.check,
         "adjoint": adjoint.check,
         "double_backward": double_backward.check,
+        "lifetime": lifetime.check,
+        "memory": memory.check,
+        "convention": convention.check,
     }
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 from torch import Tensor
 
 from gradverify.autodiff import calling
@@ -28,7 +27,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
 
 
 def against_reference(subject: Subject) -> Iterator[Evidence]:
-    """The outputs with gradients off, and the same with gradients on."""
+    """The outputs, held against those of the reference."""
     assert subject.spec.reference is not None
     called = calling.companion(subject.spec, subject.spec.reference)
     want = subject.values(called, calling.copies(subject.point.primals))
@@ -45,7 +44,6 @@ def against_reference(subject: Subject) -> Iterator[Evidence]:
     terms = max((t.numel() for t in subject.point.primals.values() if t is not None), default=1)
     for k, (a, b, s) in enumerate(zip(got, want, spread, strict=True)):
         yield from _one(subject, calling.label(got, k), a, b, rounding_bar(flat(b), s, unit=subject.unit, terms=terms))
-    yield from _same_with_gradients(subject, got)
 
 
 def _named_alike(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> bool:
@@ -61,14 +59,3 @@ def _one(subject: Subject, quantity: str, got: Tensor, want: Tensor, bar: Array)
         yield subject.count(quantity, 1, kind="dtype", found=str(got.dtype), wanted=str(want.dtype))
     else:
         yield subject.compare(quantity, quantity, got, want, bar, truth="the reference")
-
-
-def _same_with_gradients(subject: Subject, without: tuple[Tensor, ...]) -> Iterator[Evidence]:
-    """A forward must not depend on whether gradients are recorded."""
-    if not subject.point.differentiate or subject.spec.nondeterministic:
-        return
-    for k, (a, b) in enumerate(zip(subject.record().outputs, without, strict=False)):
-        if a.shape == b.shape:
-            bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
-            name = calling.label(without, k)
-            yield subject.compare(f"{name} with gradients on", name, a, b, bar, truth="gradients off")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradverify.autodiff.products import Tape
+from gradverify.checks.elsewhere import with_other_values
 from gradverify.checks.flat import Array, flat
-from gradverify.checks.subject import Subject, at, gradient_bars
+from gradverify.checks.subject import Subject, at, gradient_bars, order_bar
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
@@ -39,16 +38,11 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     yield from _same(subject, outputs, grads, fourth.outputs, fourth.vjp(us), bars, kind="after other data")
 
 
-def _elsewhere(subject: Subject) -> Tape:
+def _elsewhere(subject: Subject) -> None:
     """A call with other values of the same shapes, forward and backward."""
-    other = {
-        n: -1.5 * t + 0.25 if t is not None and n in subject.point.differentiate else t
-        for n, t in subject.point.primals.items()
-    }
-    away = replace(subject, point=replace(subject.point, primals=other))
+    away = with_other_values(subject)
     tape = away.record()
     tape.vjp(away.cotangents(tape, 7))
-    return tape
 
 
 def _same(
@@ -69,14 +63,8 @@ def _same(
         if (first is None) != (second is None):
             yield subject.count(quantity, 1, kind=kind)
         elif first is not None and second is not None:
-            own = bars[name] if subject.spec.nondeterministic else _rounding(subject, first)
+            own = bars[name] if subject.spec.nondeterministic else order_bar(subject, first)
             yield _graded(subject, quantity, second, first, own, kind)
-
-
-def _rounding(subject: Subject, b: Tensor) -> Array:
-    """What another order of summation may change: the rounding of the largest entry."""
-    top = np.full(b.numel(), float(np.max(np.abs(flat(b)), initial=0.0)))
-    return rounding_bar(top, np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
 
 
 def _graded(subject: Subject, quantity: str, a: Tensor, b: Tensor, bar: Array, kind: str) -> Evidence:

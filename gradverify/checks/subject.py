@@ -179,6 +179,12 @@ def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: 
     return out
 
 
+def order_bar(subject: Subject, t: Tensor) -> Array:
+    """What another order of summation may change: the rounding of the largest entry."""
+    top = np.full(t.numel(), float(np.max(np.abs(flat(t)), initial=0.0)))
+    return rounding_bar(top, np.zeros(t.numel()), unit=subject.unit, terms=t.numel())
+
+
 def _product(cotangents: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> float:
     """The largest max |u| max |y| over the outputs that are used and finite."""
     sizes = [0.0]

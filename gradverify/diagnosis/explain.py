@@ -20,6 +20,8 @@ REMEDIES = {
     "GV904": "judge it in float32, at lower resolution: --dtype float32, in Python dtype='float32', in a spec "
     'dtypes=["float32"]. Or, where it holds float32 tensors of its own, let it convert them to the dtype of its inputs',
     "GV902": "mend the op; inputs that it is not meant for are kept from it by a spec (gv.dim, gv.domain, where=)",
+    "GV211": "write every element: new_zeros instead of empty, or a kernel whose mask covers the tail",
+    "GV212": "save it with ctx.save_for_backward, as it is: not .data, and not as an attribute",
     "GV501": "compute it right, or refuse: mark backward @once_differentiable",
     "GV505": "compute it in backward from saved inputs, without detach, .data, numpy or no_grad; or mark backward "
     "@once_differentiable, which refuses",
@@ -141,7 +143,7 @@ def _size(v: int | tuple[int, ...]) -> str:
 
 def _numbers(e: Evidence) -> list[str]:
     kind = e.facts.get("kind")
-    if e.numeric.error == 0 and e.numeric.value == 0 and kind is not None and kind != "not finite":
+    if e.worst is None and e.numeric.error == 0 and e.numeric.value == 0 and kind is not None and kind != "not finite":
         if "said" in e.facts or "found" in e.facts:
             return []
         what = "not zero" if kind in ("frozen", "nondiff") else "changed"
@@ -173,7 +175,7 @@ def _third(e: Evidence, name: str) -> str:
 def _labels(e: Evidence) -> tuple[str, str]:
     truth = str(e.facts.get("truth", ""))
     if e.claim == "forward" or e.quantity.startswith("output"):
-        return "the op", truth.removeprefix("the ") or "the base case"
+        return "the op", truth.removeprefix("the ") or str(e.facts.get("base", "the base case"))
     if "beside" in e.facts:
         return "backward()", str(e.facts["beside"])
     if e.claim in ("vjp", "edges"):
@@ -183,9 +185,8 @@ def _labels(e: Evidence) -> tuple[str, str]:
     if e.claim == "double_backward":
         ours, _, theirs = str(e.facts.get("relation", "")).partition(" against ")
         return (ours, theirs) if theirs else ("backward, differentiated", truth)
-    return "backward()", {"linear": "by linearity", "layout": "contiguous", "partial": "all at once"}.get(
-        e.claim, "the first call"
-    )
+    other = {"linear": "by linearity", "layout": "contiguous", "partial": "all at once"}.get(e.claim, "the first call")
+    return "backward()", str(e.facts.get("base", other))
 
 
 def _element(place: Mismatch | None, quantity: str) -> str:

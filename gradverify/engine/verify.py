@@ -31,7 +31,15 @@ from gradverify.records.policy import Plan, Policy
 from gradverify.records.spec import Spec, Times, Tolerance
 from gradverify.records.verdict import Cases, Outcome, Result, Verdict
 
-FEW = {"purity": 10, "repeat": 10, "adjoint": 20, "double_backward": 10}
+FEW = {
+    "purity": 10,
+    "repeat": 10,
+    "adjoint": 20,
+    "double_backward": 10,
+    "lifetime": 6,
+    "memory": 4,
+    "convention": 10,
+}
 """Claims whose answer hardly depends on the values: this many cases are as good as more."""
 
 WHOLE = 20

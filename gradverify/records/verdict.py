@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from gradverify.records.evidence import Evidence
+from gradverify.records.evidence import Evidence, Fact
 from gradverify.records.finding import Finding
 
 
@@ -46,7 +46,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one claim on one device in one dtype: a line, a JSON row, a pytest item.
 
     `resolution` is the largest (worst) relative fault that could have hidden in a passing claim; NaN where unknown.
-    `seconds` holds the wall time by phase: `op`, `generation`, `judging`.
+    `seconds` holds the wall time by phase: `op`, `generation`, `judging`. `measured`: facts of the op beside the
+    verdict, such as what it saves for backward.
     """
 
     claim: str
@@ -62,4 +63,5 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     worst: Verdict | None = None
     finding: Finding | None = None
     seconds: dict[str, float] = {}
+    measured: dict[str, Fact] = {}
     xfailed: str = ""

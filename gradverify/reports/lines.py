@@ -158,6 +158,7 @@ def _details(result: Result, *, style: Style) -> list[str]:
         "resolution": resolution(result.resolution),
         "digits": f"{result.digits:.1f}" if math.isfinite(result.digits) else "",
         "truth": result.truth,
+        **{name: str(fact) for name, fact in result.measured.items()},
         "time": ", ".join(f"{phase} {duration(s)}" for phase, s in sorted(result.seconds.items())),
         **_worst(result.worst),
     }

@@ -11,7 +11,19 @@ from gradverify.errors import SpecError
 from gradverify.records.case import Case
 from gradverify.records.spec import Arg, Spec
 
-CLAIMS = ("forward", "vjp", "linear", "layout", "purity", "repeat", "edges", "partial")
+CLAIMS = (
+    "forward",
+    "vjp",
+    "linear",
+    "layout",
+    "purity",
+    "repeat",
+    "edges",
+    "partial",
+    "lifetime",
+    "memory",
+    "convention",
+)
 SPEC = Spec(
     name="f",
     op=None,

@@ -16,7 +16,22 @@ from gradverify.errors import SpecError
 from gradverify.records.case import Case
 from gradverify.records.spec import Arg, Spec
 
-CLAIMS = ("forward", "vjp", "linear", "layout", "purity", "repeat", "edges", "partial", "jvp", "adjoint")
+CLAIMS = (
+    "forward",
+    "vjp",
+    "linear",
+    "layout",
+    "purity",
+    "repeat",
+    "edges",
+    "partial",
+    "jvp",
+    "adjoint",
+    "double_backward",
+    "lifetime",
+    "memory",
+    "convention",
+)
 LINEAR = Spec(
     name="linear",
     op=None,

@@ -114,6 +114,25 @@ class Detached(Wave):
         return u * torch.cos(x).detach() * w, u * torch.sin(x)
 
 
+class OnContext(Wave):
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.inputs = x, w
+        return Wave.forward(ctx, x, w)
+
+    @staticmethod
+    def backward(ctx, u):
+        x, w = ctx.inputs
+        return u * torch.cos(x) * w, u * torch.sin(x)
+
+
+class Narrow(Wave):
+    @staticmethod
+    def backward(ctx, u):
+        gx, gw = Wave.backward(ctx, u)
+        return gx, gw.half()
+
+
 def spec(op=Wave, **fields):
     given = {"args": (Arg(name="x", shape="b n"), Arg(name="w", shape="b n")), "reference": wave, **fields}
     return Spec(name="wave", op=op, **given)
@@ -132,6 +151,9 @@ VARIED = {
     "jvp": {},
     "adjoint": {},
     "double_backward": {},
+    "lifetime": {},
+    "memory": {},
+    "convention": {},
 }
 WRONG = {
     "forward": (Off, "GV208"),
@@ -145,6 +167,9 @@ WRONG = {
     "jvp": (OneTerm, "GV401"),
     "adjoint": (OneTerm, "GV402"),
     "double_backward": (Detached, "GV505"),
+    "lifetime": (OnContext, "GV212"),
+    "memory": (OnContext, "GV207"),
+    "convention": (Narrow, "GV109"),
 }
 
 

@@ -37,7 +37,7 @@ def test_a_right_op_passes(right_and_wrong, gradverify_) -> None:
     answer = gradverify_("check", "mypkg.ops:Scale", "--examples", "5")
     assert answer.code == 0
     assert re.search(r"✓ vjp +\d+ cases +any error above \de-\d+ would have been seen", answer.out)
-    assert answer.out.splitlines()[-1].startswith("PASS  8 checks, ")
+    assert answer.out.splitlines()[-1].startswith("PASS  11 checks, ")
     assert "  - forward: no reference to compare with\n" in answer.out
 
 

@@ -159,6 +159,46 @@ smallest case  b=3  n=2   7 runs
   backward, differentiated         d(grad x[2,1])/d(u[0,1]) = 2
   central differences of backward  d(grad x[2,1])/d(u[0,1]) = 1 +- 1e-12""",
     ),
+    "lifetime": (
+        evidence(
+            "lifetime",
+            worst=GRADIENT,
+            facts={"kind": "in place", "phase": "`w` was changed in place before backward", "base": "the call alone"},
+        ),
+        "GV212",
+        """\
+an in-place change goes unseen: the gradient of `x` (`w` was changed in place before backward)
+smallest case  b=3  n=2   7 runs
+  backward()      grad w[1] = 2
+  the call alone  grad w[1] = 1 +- 1e-12""",
+    ),
+    "memory": (
+        evidence(
+            "memory",
+            quantity="`ctx.w`",
+            value=0.0,
+            error=0.0,
+            facts={"kind": "attribute", "said": "it is the input `w`", "saves": "8 b bytes"},
+        ),
+        "GV207",
+        """\
+leaks or saves wrongly: `ctx.w`
+smallest case  b=3  n=2   7 runs
+it is the input `w`""",
+    ),
+    "convention": (
+        evidence(
+            "convention",
+            value=0.0,
+            error=0.0,
+            facts={"kind": "shape", "found": "float64 [3, 2]", "wanted": "float64 [2]"},
+        ),
+        "GV109",
+        """\
+gradient of the wrong shape, dtype or device: the gradient of `x`
+smallest case  b=3  n=2   7 runs
+found float64 [3, 2], wanted float64 [2]""",
+    ),
 }
 
 

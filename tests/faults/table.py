@@ -8,6 +8,7 @@ are our own, modelled on the public issue that `source` names; where it is empty
 from __future__ import annotations
 
 from tests.faults import (
+    convention,
     double_backward,
     formula,
     forward,
@@ -15,7 +16,9 @@ from tests.faults import (
     indexing,
     kwargs,
     layout,
+    lifetime,
     linear,
+    memory,
     multi_output,
     normalisation,
     partial_grad,
@@ -49,6 +52,9 @@ FAULTS = tuple(
         forward,
         forward_mode,
         double_backward,
+        lifetime,
+        memory,
+        convention,
     )
     for fault in module.FAULTS
 )

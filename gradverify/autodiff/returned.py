@@ -1,0 +1,98 @@
+"""What a backward returned itself, before torch's engine casts it, sums it to size, or drops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradverify.autodiff.products import Tape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What torch promises of a gradient: all that its input is."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    device: torch.device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """One gradient as a Function's backward returned it.
+
+    Attributes:
+        argument: name of the leaf that it belongs to, or its position among the inputs of its Function.
+        position: where it stood in what was returned.
+        alone: whether its Function is the only one of the call.
+        gradient: the tensor.
+        wanted: what its input is; None where that takes no gradient.
+    """
+
+    argument: str
+    position: int
+    alone: bool
+    gradient: Tensor
+    wanted: Wanted | None
+
+
+def functions(tape: Tape) -> tuple[Any, ...]:
+    """The nodes of autograd Functions written in Python; torch's own and those in C++ cannot be looked into."""
+    return tuple(n for n in tape.nodes() if isinstance(n, torch.autograd.function.BackwardCFunction))
+
+
+def returned(tape: Tape, cotangents: Sequence[Tensor | None]) -> tuple[Returned, ...]:
+    """The gradients that the Functions of a call return for these cotangents; those that are None are left out.
+
+    Raises OpError where the backward raises, or torch refuses what it returned.
+    """
+    nodes, seen = functions(tape), list[tuple[Any, Any]]()
+    with _watched(nodes, lambda node, out: seen.append((node, out))):
+        tape.vjp(cotangents)
+    names = {id(leaf): name for name, leaf in tape.leaves.items()}
+    return tuple(r for node, out in seen for r in _of(node, out, names, alone=len(nodes) == 1))
+
+
+@contextmanager
+def _watched(nodes: Sequence[Any], tell: Callable[[Any, Any], object]) -> Iterator[None]:
+    """The engine asks a node for `apply`, and finds ours on the instance before its class's."""
+    for node in nodes:
+        node.apply = _telling(node, node.apply, tell)
+    try:
+        yield
+    finally:
+        for node in nodes:
+            del node.apply
+
+
+def _telling(node: Any, own: Callable[..., Any], tell: Callable[[Any, Any], object]) -> Callable[..., Any]:
+    def apply(*cotangents: Any) -> Any:
+        out = own(*cotangents)
+        tell(node, out)
+        return out
+
+    return apply
+
+
+def _of(node: Any, out: Any, names: dict[int, str], *, alone: bool) -> Iterator[Returned]:
+    for i, (gradient, (following, place)) in enumerate(
+        zip(out if isinstance(out, tuple) else (out,), node.next_functions, strict=False)
+    ):
+        if isinstance(gradient, Tensor):
+            leaf = getattr(following, "variable", None)
+            yield Returned(
+                argument=names.get(id(leaf), f"input {i} of {type(node).__name__.removesuffix('Backward')}"),
+                position=i,
+                alone=alone,
+                gradient=gradient,
+                wanted=None if following is None else _wanted(following._input_metadata[place]),  # noqa: SLF001 torch shows it nowhere else
+            )
+
+
+def _wanted(m: Any) -> Wanted:
+    return Wanted(dtype=m.dtype, shape=tuple(m.shape), device=m.device)
