@@ -40,8 +40,12 @@ FAMILY = {
     "lifetime": "GV209",
     "memory": "GV207",
     "convention": "GV109",
+    "transforms.vmap": "GV502",
+    "transforms.func": "GV509",
+    "transforms.checkpoint": "GV506",
+    "transforms.hooks": "GV210",
 }
-ORDERS = ("linear", "layout", "partial", "repeat", "lifetime")
+ORDERS = ("linear", "layout", "partial", "repeat", "lifetime", *(c for c in FAMILY if c.startswith("transforms.")))
 """Claims that compare the op with itself: another order of summation is not a loss of digits to warn of."""
 KINDS = {
     ("repeat", "after other data"): "GV209",

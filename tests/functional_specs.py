@@ -81,13 +81,18 @@ FUNCTIONAL = (
     spec("softmax", functional.softmax, Arg(name="input", shape="b n"), kwargs={"dim": (0, 1)}),
     # torch 2.13.0: the jvp of both norms takes mean and 1/std for constants, so reverse over forward loses their terms:
     # 4.64 where differences, reverse over reverse and forward over reverse say 0.75. group_norm is right.
+    # torch 2.13.0: hessian's block of weight and x is off (-0.53 for -0.21 at n = 4); jvp or jacrev of its gradient is
+    # right, so it is the batching of the second derivative. Likewise batch_norm.
     spec(
         "layer_norm",
         layer_norm,
         x("*b n"),
         x("n", "weight"),
         x("n", "bias"),
-        xfail={"GV501": "torch's reverse over forward loses the terms of mean and variance"},
+        xfail={
+            "GV501": "torch's reverse over forward loses the terms of mean and variance",
+            "GV509": "torch.func.hessian of a weighted normalisation is wrong",
+        },
     ),
     # torch 2.13.0 on the CPU: the gradient of x takes a strided weight for a contiguous one. With every second element
     # of a buffer as the weight, and 99 between, it is off by 189 where the forward agrees to the last bit.
@@ -101,6 +106,7 @@ FUNCTIONAL = (
         xfail={
             "GV203": "torch's backward reads the memory beside a strided weight",
             "GV501": "torch's reverse over forward loses the terms of mean and variance",
+            "GV509": "torch.func.hessian of a weighted normalisation is wrong",
         },
     ),
     spec(

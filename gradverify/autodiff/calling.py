@@ -55,12 +55,28 @@ class Clock:
 
 def op_of(spec: Spec) -> Called:
     """The op under test as a function of primals and keywords. A Function is called positionally, through `apply`."""
+    apply, positional, named = _signature(spec)
+    return _guarded(spec, apply, positional, named, stage="forward")
+
+
+def bare(spec: Spec) -> Called:
+    """The op under test with its exceptions as they are: torch's transforms steer by exceptions of their own."""
+    apply, positional, named = _signature(spec)
+
+    def call(primals: Primals, kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        values = handed(spec, primals, kwargs)
+        return flattened(spec, apply, apply(*(values[n] for n in positional), **{n: values[n] for n in named}))
+
+    return call
+
+
+def _signature(spec: Spec) -> tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]:
+    """What to call, and the names of what it is given by position and by name."""
     op = spec.op
     if isinstance(op, type) and issubclass(op, torch.autograd.Function):
-        apply, positional = op.apply, spec.order
-    else:
-        apply, positional = op, _positional(op, spec)
-    return _guarded(spec, apply, positional, tuple(n for n in spec.order if n not in positional), stage="forward")
+        return op.apply, spec.order, ()
+    positional = _positional(op, spec)
+    return op, positional, tuple(n for n in spec.order if n not in positional)
 
 
 def handed(spec: Spec, primals: Primals, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,12 +19,16 @@ from gradverify.cases.pins import Pins
 from gradverify.cases.strategies import Plan
 from gradverify.errors import SpecError
 from gradverify.records.case import Case, Scalar, Sizes
+from gradverify.records.claims import CLAIMS
 from gradverify.records.spec import Arg, Spec
 
 T = TypeVar("T")
 
 CAP = 40
 """Most cases of one claim; more are thinned evenly."""
+
+PLAIN = 3
+"""Combinations of keyword values under a transform, which costs much and depends on them little."""
 
 COMBINATIONS = 8
 """Most combinations of keyword values, unless one keyword alone has more values."""
@@ -197,8 +201,15 @@ def _memory(plan: Plan) -> Labelled:
         yield f"cotangent {word}", Pins(cotangents=(word,))
 
 
+def _plain(plan: Plan) -> Labelled:
+    """Transforms: small sizes that differ from letter to letter, and a few combinations of keywords."""
+    for place, combination in enumerate(spread(keywords(plan.spec), PLAIN)):
+        yield f"plain {place}", Pins(kwargs=combination)
+
+
 _SWEEPS: Mapping[str, Callable[[Plan], Labelled]] = MappingProxyType(
     {"forward": _values, "vjp": _values, "jvp": _tangents, "edges": _edges, "partial": _masks, "layout": _memory}
+    | {claim: _plain for claim in CLAIMS if claim.startswith("transforms.")}
 )
 
 

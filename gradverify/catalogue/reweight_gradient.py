@@ -30,8 +30,6 @@ class ReweightGradient(torch.autograd.Function):
     example).
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG004
         """Return y = x."""
@@ -56,6 +54,20 @@ class ReweightGradient(torch.autograd.Function):
         """Return y' = w x', whatever the tangent of w."""
         x_tangent, weight = tangents[0], cast("Tensor", ctx.saved_tensors[0])
         return (weight.detach() * x_tangent).to(x_tangent.dtype)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor) -> tuple[Tensor, int]:
+        """Return y with the batch in front, also where only the weight has one.
+
+        generate_vmap_rule would not do: y does not depend on w, so torch would take a batch of w for none, and weight
+        the sum of the batch's cotangents.
+        """
+        x_axis, w_axis = in_dims
+        x = x.expand(info.batch_size, *x.shape) if x_axis is None else x.movedim(x_axis, 0)
+        if w_axis is not None:
+            weight = weight.movedim(w_axis, 0)
+            weight = weight.reshape(info.batch_size, *(1,) * (x.ndim - weight.ndim), *weight.shape[1:])
+        return cast("Tensor", ReweightGradient.apply(x, weight)), 0  # type: ignore[no-untyped-call]
 
 
 def reweight_gradient(x: Tensor, weight: Tensor | float) -> Tensor:

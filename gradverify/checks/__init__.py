@@ -21,6 +21,7 @@ from gradverify.checks import (
     repeat,
     vjp,
 )
+from gradverify.checks.transforms import checkpoint, func, hooks, vmap
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
@@ -43,5 +44,9 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "lifetime": lifetime.check,
         "memory": memory.check,
         "convention": convention.check,
+        "transforms.vmap": vmap.check,
+        "transforms.func": func.check,
+        "transforms.checkpoint": checkpoint.check,
+        "transforms.hooks": hooks.check,
     }
 )

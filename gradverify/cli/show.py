@@ -9,7 +9,6 @@ from typing import Any
 import click
 import msgspec
 
-from gradverify.autodiff.forward_mode import NONE, lacking
 from gradverify.cli import output
 from gradverify.cli.options import shapes
 from gradverify.config import load
@@ -46,6 +45,8 @@ def command(*, target: str, arg: tuple[str, ...], as_json: bool) -> int:
 
 def claims_of(spec: Spec) -> dict[str, str]:
     """Claim -> why it is not checked for this spec; empty where it is."""
+    from gradverify.autodiff.forward_mode import NONE, lacking  # it imports torch
+
     reasons = dict.fromkeys(CLAIMS, "")
     if spec.reference is None:
         reasons["forward"] = "the spec has no reference; give it a body"

@@ -174,6 +174,8 @@ def _third(e: Evidence, name: str) -> str:
 
 def _labels(e: Evidence) -> tuple[str, str]:
     truth = str(e.facts.get("truth", ""))
+    if e.claim.startswith("transforms."):
+        return e.claim.removeprefix("transforms."), truth or "plain eager"
     if e.claim == "forward" or e.quantity.startswith("output"):
         return "the op", truth.removeprefix("the ") or str(e.facts.get("base", "the base case"))
     if "beside" in e.facts:

@@ -23,7 +23,7 @@ from gradverify.engine.threads import largest, threads_for
 from gradverify.errors import CannotJudgeError, OpError
 from gradverify.judge import conclude, judge, of_case
 from gradverify.records.case import Case
-from gradverify.records.claims import selected
+from gradverify.records.claims import CLAIMS, selected
 from gradverify.records.codes import TITLES, matches
 from gradverify.records.evidence import Estimate, Evidence
 from gradverify.records.finding import Finding
@@ -39,7 +39,7 @@ FEW = {
     "lifetime": 6,
     "memory": 4,
     "convention": 10,
-}
+} | {c: 2 for c in CLAIMS if c.startswith("transforms.")}
 """Claims whose answer hardly depends on the values: this many cases are as good as more."""
 
 WHOLE = 20

@@ -20,13 +20,25 @@ CLAIMS = MappingProxyType(
         "lifetime": "no call disturbs another, and no change in between goes unseen",
         "memory": "what a call holds goes with its output, and torch sees all of it",
         "convention": "gradients have the shape, dtype and device of their inputs",
+        "transforms.vmap": "a batch under vmap gives what a loop gives",
+        "transforms.func": "torch.func gives the derivatives of plain autograd",
+        "transforms.checkpoint": "under a checkpoint the gradients are the same",
+        "transforms.hooks": "saved-tensor hooks see what backward needs and may return copies",
     }
 )
 
-NOT_YET = ("vmap", "checkpoint", "hooks", "autocast", "compile", "low precision")
+FAMILIES = MappingProxyType({"transforms": "as in plain eager"})
+"""What the children of a family say together, where all that is to be said of them is that they hold."""
+
+NOT_YET = ("autocast", "compile", "low precision")
 """What this version has no claim about; every list of what is not covered names them."""
 
 WHY_NOT_YET = "gradverify has no such claim yet"
+
+
+def family_of(claim: str) -> str:
+    """`transforms` of `transforms.vmap`; a claim without a family is its own."""
+    return claim.partition(".")[0]
 
 
 def selected(claims: tuple[str, ...], skip: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from typing import Literal
 
 import msgspec
 
-from gradverify.records.claims import CLAIMS
+from gradverify.records.claims import CLAIMS, family_of
 from gradverify.records.run import Environment, Input, Invocation, OpRun, Run
 from gradverify.records.verdict import Outcome, Result
 from gradverify.reports import table
-from gradverify.reports.lines import one_line, place, relative, result_lines
+from gradverify.reports.lines import gathered_lines, gathers, one_line, place, relative, result_lines
 from gradverify.reports.style import WIDTH, Style, wrapped
 from gradverify.reports.totals import not_covered_lines, total_line, total_notes
 
@@ -42,6 +42,7 @@ class Console:
         self._view = view
         self._op: OpRun | None = None
         self._results: list[Result] = []
+        self._held: list[Result] = []
 
     def begin(self, environment: Environment, invocation: Invocation) -> None:
         """Say what runs where."""
@@ -61,7 +62,10 @@ class Console:
         """Show a result of the op that was announced last."""
         view, earlier = self._view, tuple(self._results)
         self._results.append(result)
-        if view.form == "full":
+        if view.form == "full" and not view.verbose and gathers(result):
+            self._held.append(result)
+        elif view.form == "full":
+            self._release(unless=result)
             self._lines(result_lines(result, style=view.style, verbose=view.verbose, earlier=earlier))
         elif self._view.form == "quiet" and self._op and _is_bad(result):
             self._lines([one_line(self._op, result, style=self._view.style)])
@@ -79,7 +83,14 @@ class Console:
             self._lines([*not_covered_lines(run, style=style), *total_notes(run, style=style)])
             self._lines([total_line(run, style=style)])
 
+    def _release(self, *, unless: Result | None = None) -> None:
+        """Show the passing children of a family in one line, once none of that family is to come."""
+        if self._held and (unless is None or family_of(unless.claim) != family_of(self._held[0].claim)):
+            self._lines(gathered_lines(self._held, style=self._view.style))
+            self._held = []
+
     def _end_row(self) -> None:
+        self._release()
         if self._op and self._view.form in ("table", "concise"):
             op = msgspec.structs.replace(self._op, checks=tuple(self._results))
             self._lines(table.rows(op, self._view.claims, style=self._view.style))

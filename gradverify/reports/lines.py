@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from gradverify.records.claims import CLAIMS
+from gradverify.records.claims import CLAIMS, FAMILIES, family_of
 from gradverify.records.codes import TITLES
 from gradverify.records.finding import Finding, Location
 from gradverify.records.run import OpRun
-from gradverify.records.verdict import Outcome, Result, Verdict
+from gradverify.records.verdict import Cases, Outcome, Result, Verdict
 from gradverify.reports.style import Style, wrapped
 from gradverify.reports.words import count, duration, number, resolution, size, sizes_of
 
@@ -32,13 +32,42 @@ def result_lines(result: Result, *, style: Style, verbose: bool = False, earlier
     same = [r for r in earlier if _trouble(r) and _trouble(r) == _trouble(result)]
     if same and not verbose:
         return [f"{_head(result, style)}{result.code} as for {claim_name(same[0])}"]
-    lines = _passed(result, style=style) if result.outcome is Outcome.PASS else _failed(result, style=style)
+    lines = (
+        _passed(result, _what_held(result), style=style)
+        if result.outcome is Outcome.PASS
+        else _failed(result, style=style)
+    )
     return lines + (_details(result, style=style) if verbose else [])
 
 
 def _trouble(result: Result) -> tuple[str, str] | None:
     """What is wrong with a result, as far as it can be the same as with another; None where nothing is."""
     return None if result.outcome is Outcome.PASS else (result.code, headline(result))
+
+
+def gathers(result: Result) -> bool:
+    """Whether a result is shown in one line with others of its family: a child that passes, with nothing to add."""
+    return family_of(result.claim) in FAMILIES and result.outcome is Outcome.PASS and not result.code
+
+
+def gathered_lines(results: Sequence[Result], *, style: Style) -> list[str]:
+    """`✓ transforms  checkpoint, hooks: as in plain eager`: the passing children, one line a device and dtype."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(claim_name(family_result(result)), []).append(result)
+    return [line for same in groups.values() for line in _gathered(same, style)]
+
+
+def family_result(result: Result) -> Result:
+    """The result under the name of its family."""
+    return msgspec.structs.replace(result, claim=family_of(result.claim))
+
+
+def _gathered(same: Sequence[Result], style: Style) -> list[str]:
+    children = ", ".join(r.claim.partition(".")[2] for r in same)
+    cases = Cases(run=sum(r.cases.run for r in same))
+    whole = msgspec.structs.replace(family_result(same[0]), cases=cases, truth="")
+    return _passed(whole, f"{children}: {FAMILIES[whole.claim]}", style=style)
 
 
 def claim_name(result: Result) -> str:
@@ -71,10 +100,10 @@ def relative(text: str) -> str:
     return text.replace(f"{Path.cwd()}{os.sep}", "")
 
 
-def _passed(result: Result, *, style: Style) -> list[str]:
+def _passed(result: Result, said: str, *, style: Style) -> list[str]:
     cases = count(result.cases.run, "case")
     column = len(_head(result, Style(unicode=style.unicode))) + _CASES_COLUMN + 1
-    lines = wrapped(style.plain(_what_held(result)), first=" " * column, rest=" " * column)
+    lines = wrapped(style.plain(said), first=" " * column, rest=" " * column)
     return [f"{_head(result, style)}{cases:<{_CASES_COLUMN}} {lines[0].strip()}".rstrip(), *lines[1:]]
 
 

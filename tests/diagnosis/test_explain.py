@@ -20,6 +20,7 @@ OUTPUT = Mismatch(argument="output 0", index=(0, 3), output=None, output_index=N
 TRUTH = "central differences of the forward"
 SECOND = Mismatch(argument="u", index=(0, 1), output=0, output_index=(2, 1), **PLACE)
 OF_X = {"truth": "central differences of backward", "gradient": "x"}
+EAGER = {"truth": "plain eager"}
 
 
 def evidence(claim="vjp", *, value=1.0, error=1e-12, facts=None, steps=(), case=None, **fields):
@@ -198,6 +199,48 @@ it is the input `w`""",
 gradient of the wrong shape, dtype or device: the gradient of `x`
 smallest case  b=3  n=2   7 runs
 found float64 [3, 2], wanted float64 [2]""",
+    ),
+    "transforms.vmap": (
+        evidence("transforms.vmap", worst=GRADIENT, facts={**EAGER, "relation": "vmap, batch at axis 0 of `x`"}),
+        "GV502",
+        """\
+wrong under vmap: the gradient of `x` (vmap, batch at axis 0 of `x`)
+smallest case  b=3  n=2   7 runs
+  vmap         grad w[1] = 2
+  plain eager  grad w[1] = 1 +- 1e-12""",
+    ),
+    "transforms.func": (
+        evidence("transforms.func", worst=GRADIENT, facts={**EAGER, "relation": "torch.func.vjp"}),
+        "GV509",
+        """\
+torch.func disagrees with autograd: the gradient of `x` (torch.func.vjp)
+smallest case  b=3  n=2   7 runs
+  func         grad w[1] = 2
+  plain eager  grad w[1] = 1 +- 1e-12""",
+    ),
+    "transforms.checkpoint": (
+        evidence("transforms.checkpoint", worst=GRADIENT, facts={**EAGER, "relation": "checkpoint, reentrant"}),
+        "GV506",
+        """\
+wrong under a checkpoint: the gradient of `x` (checkpoint, reentrant)
+smallest case  b=3  n=2   7 runs
+  checkpoint   grad w[1] = 2
+  plain eager  grad w[1] = 1 +- 1e-12""",
+    ),
+    "transforms.hooks": (
+        evidence(
+            "transforms.hooks",
+            analytic=6.0,
+            value=0.0,
+            error=0.0,
+            quantity="`ctx.mask`",
+            facts={"kind": "unseen", "said": "`ctx.mask` holds 6 elements that hooks do not see"},
+        ),
+        "GV210",
+        """\
+saved-tensor hooks: `ctx.mask`
+smallest case  b=3  n=2   7 runs
+`ctx.mask` holds 6 elements that hooks do not see""",
     ),
 }
 

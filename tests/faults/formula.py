@@ -58,8 +58,8 @@ class NormalisedAttention(Rule):
 
     @staticmethod
     def backward(ctx, g):
-        gq, gk, gv, gz = _attention_numerator(ctx, g)
-        fq, fk, _, _, _ = ctx.saved_tensors
+        saved = fq, fk, _, _, _ = ctx.saved_tensors
+        gq, gk, gv, gz = _attention_numerator(saved, g)
         gk = gk + (gz * fq).flip(0).cumsum(0).flip(0)
         return (gq + gz * fk.cumsum(0)) * fq, gk * fk, gv
 
@@ -69,13 +69,13 @@ class NormalisedAttentionCut(NormalisedAttention):
 
     @staticmethod
     def backward(ctx, g):
-        gq, gk, gv, gz = _attention_numerator(ctx, g)
-        fq, fk, _, _, _ = ctx.saved_tensors
+        saved = fq, fk, _, _, _ = ctx.saved_tensors
+        gq, gk, gv, gz = _attention_numerator(saved, g)
         return (gq + gz * fk.cumsum(0)) * fq, gk * fk, gv
 
 
-def _attention_numerator(ctx, g):
-    fq, fk, v, y, z = ctx.saved_tensors
+def _attention_numerator(saved, g):
+    fq, fk, v, y, z = saved
     gs = torch.tril((g / z) @ v.T)
     gz = -(g * y).sum(-1, keepdim=True) / z
     return gs @ fk, gs.T @ fq, torch.tril(fq @ fk.T).T @ (g / z), gz

@@ -96,8 +96,9 @@ class Nll(Rule):
 
     @staticmethod
     def backward(ctx, g):
-        per_row = g if ctx.reduction == "none" else g.expand(len(ctx.saved_tensors[0]))
-        return _nll_backward(ctx, per_row), None, None
+        saved = ctx.saved_tensors
+        per_row = g if ctx.reduction == "none" else g.expand(len(saved[0]))
+        return _nll_backward(saved, per_row, ctx.reduction), None, None
 
 
 class NllOneCotangent(Nll):
@@ -105,12 +106,13 @@ class NllOneCotangent(Nll):
 
     @staticmethod
     def backward(ctx, g):
-        return _nll_backward(ctx, g.reshape(-1)[:1].expand(len(ctx.saved_tensors[0]))), None, None
+        saved = ctx.saved_tensors
+        return _nll_backward(saved, g.reshape(-1)[:1].expand(len(saved[0])), ctx.reduction), None, None
 
 
-def _nll_backward(ctx, per_row):
-    x, target = ctx.saved_tensors
-    rows = len(x) if ctx.reduction == "mean" else 1
+def _nll_backward(saved, per_row, reduction):
+    x, target = saved
+    rows = len(x) if reduction == "mean" else 1
     hot = torch.nn.functional.one_hot(target, x.shape[-1])
     return (torch.softmax(x, -1) - hot) * per_row[:, None] / rows
 

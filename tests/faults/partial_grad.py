@@ -245,15 +245,14 @@ class ScaledInPlace(Rule):
 
     @staticmethod
     def forward(ctx, x, w):
-        ctx.kept = x.clone() if ctx.needs_input_grad[1] else None
-        ctx.save_for_backward(w)
+        ctx.save_for_backward(w, x.clone() if ctx.needs_input_grad[1] else None)
         ctx.mark_dirty(x)
         return scaled_in_place(x, w)
 
     @staticmethod
     def backward(ctx, g):
-        (w,) = ctx.saved_tensors
-        return g * w, None if ctx.kept is None else (g * ctx.kept).sum(0)
+        w, kept = ctx.saved_tensors
+        return g * w, None if kept is None else (g * kept).sum(0)
 
 
 class ScaledInPlaceAfter(ScaledInPlace):
@@ -265,6 +264,11 @@ class ScaledInPlaceAfter(ScaledInPlace):
         ctx.save_for_backward(w)
         ctx.mark_dirty(x)
         return scaled_in_place(x, w)
+
+    @staticmethod
+    def backward(ctx, g):
+        (w,) = ctx.saved_tensors
+        return g * w, (g * ctx.kept).sum(0)
 
 
 def scaled_in_place_reference(x, w):

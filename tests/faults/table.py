@@ -28,6 +28,7 @@ from tests.faults import (
     special_values,
     state_alias,
     surrogate,
+    transforms,
     uninitialised,
 )
 
@@ -55,6 +56,7 @@ FAULTS = tuple(
         lifetime,
         memory,
         convention,
+        transforms,
     )
     for fault in module.FAULTS
 )

@@ -11,7 +11,7 @@ from gradverify.records.case import Case
 from gradverify.records.claims import CLAIMS
 from gradverify.records.finding import Finding
 from gradverify.records.run import Run
-from gradverify.records.verdict import Outcome
+from gradverify.records.verdict import Cases, Outcome
 from gradverify.reports.console import View, render
 from gradverify.reports.style import WIDTH, Style
 from tests.reports import runs
@@ -92,6 +92,22 @@ def test_a_row_of_a_table_goes_on_below_where_much_is_wrong() -> None:
     assert len(CLAIMS) == text.count("GV602")
     assert "\n" + " " * 26 + "! " in text
     assert all(len(line) <= WIDTH for line in text.splitlines())
+
+
+CHILDREN = [runs.passed(f"transforms.{c}", cases=Cases(run=3)) for c in ("vmap", "checkpoint", "hooks")]
+
+
+def test_the_passing_children_of_a_family_are_one_line() -> None:
+    text = render(runs.run(runs.op(runs.passed("linear"), *CHILDREN)), View())
+    assert text.count("transforms") == 1
+    assert "\n  ✓ transforms 9 cases    vmap, checkpoint, hooks: as in plain eager\n" in text
+    assert render(runs.run(runs.op(*CHILDREN)), View(verbose=True)).count("✓ transforms.") == 3
+
+
+def test_a_failing_child_of_a_family_stands_for_itself() -> None:
+    wrong = msgspec.structs.replace(runs.VJP_FAIL, claim="transforms.checkpoint", code="GV506")
+    text = render(runs.run(runs.op(CHILDREN[0], wrong, CHILDREN[2])), View())
+    assert text.index("✗ transforms.checkpoint GV506") < text.index("✓ transforms 6 cases    vmap, hooks: as in plain")
 
 
 def test_a_table_shows_the_first_findings_and_counts_the_others() -> None:
