@@ -18,6 +18,7 @@ _HOME = {
     "ALL": "records.vocabulary",
     "avoid": "records.vocabulary",
     "avoid_ties": "records.vocabulary",
+    "additive_mask": "records.vocabulary",
     "boolean": "records.vocabulary",
     "dim": "records.vocabulary",
     "domain": "records.vocabulary",

@@ -19,6 +19,7 @@ from gradverify.records.spec import Spec as Spec
 from gradverify.records.verdict import Outcome as Outcome
 from gradverify.records.verdict import Result as Result
 from gradverify.records.vocabulary import ALL as ALL
+from gradverify.records.vocabulary import additive_mask as additive_mask
 from gradverify.records.vocabulary import avoid as avoid
 from gradverify.records.vocabulary import avoid_ties as avoid_ties
 from gradverify.records.vocabulary import boolean as boolean

@@ -44,6 +44,7 @@ FAMILY = {
     "transforms.func": "GV509",
     "transforms.checkpoint": "GV506",
     "transforms.hooks": "GV210",
+    "special": "GV215",
 }
 ORDERS = ("linear", "layout", "partial", "repeat", "lifetime", *(c for c in FAMILY if c.startswith("transforms.")))
 """Claims that compare the op with itself: another order of summation is not a loss of digits to warn of."""
@@ -61,9 +62,14 @@ KINDS = {
     ("lifetime", "mode"): "GV213",
     ("lifetime", "accumulated"): "GV214",
     ("convention", "requires grad"): "GV207",
+    ("special", "shape"): "GV109",
+    ("special", "gradient not finite"): "GV111",
+    ("special", "output not finite"): "GV208",
 }
-WITH_TRUTH = ("vjp", "edges", "jvp", "adjoint", "double_backward")
+WITH_TRUTH = ("vjp", "edges", "special", "jvp", "adjoint", "double_backward")
 """Claims whose agreement rests on a measurement, which may be without power."""
+SPOTS = ("special",)
+"""Claims about points where differences often cannot judge, and finiteness alone is known."""
 NOTED = (("lifetime", "index in place"), ("convention", "wider"), ("convention", "dropped"))
 """Breaches that leave every gradient right in ordinary use: PASS, with a warning."""
 MEASURED = ("saves", "backward in forwards", "attributes")
@@ -77,7 +83,7 @@ staircase, noise and steps that never settle are the forward's own and are count
 def judge(evidence: Evidence, policy: Policy) -> Verdict:
     """The verdict on one piece of evidence; see specs/claims.md, VERDICTS."""
     if evidence.facts.get("kind") == "reference":
-        return _verdict(Outcome.INCONCLUSIVE, "GV303", evidence)
+        return _verdict(Outcome.INCONCLUSIVE, "GV303", evidence, moot=evidence.claim in SPOTS)
     if evidence.interval is not None:
         return _at_kink(evidence, policy)
     if not math.isfinite(evidence.analytic) and evidence.facts.get("kind") == "not finite":
@@ -143,16 +149,22 @@ def _powerless(e: Evidence) -> bool:
 
 
 def _cannot(e: Evidence, *, moot: bool = False) -> Verdict:
+    spot = e.claim in SPOTS or not math.isfinite(e.numeric.value)
+    return _verdict(Outcome.INCONCLUSIVE, _undecided(e), e, moot=moot or spot)
+
+
+def _undecided(e: Evidence) -> str:
     staircase = e.neighbourhood == "staircase" and e.claim != "double_backward"
-    code = CAUSES.get(e.neighbourhood, "GV112" if staircase else "GV303")
-    return _verdict(Outcome.INCONCLUSIVE, code, e, moot=moot or not math.isfinite(e.numeric.value))
+    return CAUSES.get(e.neighbourhood, "GV112" if staircase else "GV303")
 
 
 def _differs(e: Evidence, gap: float, policy: Policy) -> Verdict:
     if not e.confirmed or not math.isfinite(e.numeric.error):
         return _cannot(e)
     if e.neighbourhood == "staircase":
-        return _cannot(e)
+        return _verdict(Outcome.INCONCLUSIVE, _undecided(e), e)
+    if e.facts.get("kink"):
+        return _verdict(Outcome.INCONCLUSIVE, "GV302", e, moot=True)
     relative = relative_gap(e, gap)
     if relative < imprecise(e) and _beside_itself(e) and policy.digits is None:
         return _verdict(Outcome.PASS, "", e)
@@ -209,12 +221,17 @@ def of_case(verdicts: Sequence[Verdict]) -> Verdict:
     open_ = [v for v in verdicts if v.outcome is Outcome.INCONCLUSIVE and not v.moot]
     if open_:
         return open_[0]
-    blind = any(v.moot and v.evidence.interval is None and not v.evidence.facts.get("few") for v in verdicts)
+    blind = any(v.moot and v.evidence.interval is None and not _aside(v.evidence) for v in verdicts)
     judged = [v for v in verdicts if not v.moot]
     if blind or not judged:
         return next((v for v in verdicts if v.evidence.interval is not None), next(v for v in verdicts if v.moot))
     warned = [v for v in judged if v.code]
     return warned[0] if warned else max(judged, key=lambda v: _power(v.evidence))
+
+
+def _aside(e: Evidence) -> bool:
+    """Whether a moot measurement leaves the case to its others: of few inputs, or where finiteness is asked, too."""
+    return bool(e.facts.get("few")) or e.claim in SPOTS
 
 
 def _off(e: Evidence) -> float:

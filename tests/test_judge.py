@@ -415,3 +415,24 @@ def test_a_forward_that_moves_in_another_case_is_not_flat():
     flat = verdict(FAIL, "GV112", analytic=1.0, value=0.0)
     assert concluded(PLAIN, flat).code == "GV199"
     assert concluded(verdict(analytic=0.0, value=0.0), flat).code == "GV112"
+
+
+def test_at_special_values_what_differences_cannot_judge_is_left_to_what_is_finite():
+    count = evidence(0.0, 0.0, 0.0, claim="special", facts={"kind": "gradient not finite"}, resolution=0.0)
+    noisy = evidence(1.0, 0.0, claim="special", neighbourhood="noisy", confirmed=False)
+    verdicts = [judge(count, Policy()), judge(noisy, Policy())]
+    assert [(v.outcome, v.moot) for v in verdicts] == [(PASS, False), (OPEN, True)]
+    assert of_case(verdicts).outcome is PASS
+    assert of_case([judge(evidence(1.0, 0.0, neighbourhood="noisy", confirmed=False), Policy())]).moot is False
+
+
+def test_what_is_lost_beside_the_reference_has_codes_of_its_own():
+    lost = evidence(2.0, 0.0, 0.0, claim="special", facts={"kind": "gradient not finite"})
+    assert said(lost) == (FAIL, "GV111", False)
+    lost = evidence(2.0, 0.0, 0.0, claim="special", facts={"kind": "output not finite"})
+    assert said(lost) == (FAIL, "GV208", False)
+
+
+def test_a_difference_from_a_reference_at_its_kink_is_moot():
+    assert said(evidence(2.0, claim="special", facts={**TRUTH, "kink": True})) == (OPEN, "GV302", True)
+    assert said(evidence(2.0, claim="special", facts={**TRUTH, "kink": False})) == (FAIL, "GV215", False)

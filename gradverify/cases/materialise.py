@@ -86,6 +86,7 @@ def _fill(arg: Arg, case: Case, regime: str) -> Tensor:
         domain=arg.domain,
         size=size if isinstance(size, int) else 1,
         axis=_axis(arg, len(shape)) if arg.domain.kind == "prob" else -1,
+        dtype=case.dtype,
     )
     if regime == regimes.REPEATED:
         return layouts.repeat(values.fill("normal", draw), layouts.repeated_axis(shape))

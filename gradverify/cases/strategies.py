@@ -44,11 +44,12 @@ COTANGENT_LAYOUTS = (
 MASKS = frozenset({"partial", "jvp"})
 """Claims that draw which arguments require grad, or carry a tangent."""
 
-ABSENTEES = frozenset({"forward", "vjp", "partial", "jvp"})
+ABSENTEES = frozenset({"forward", "vjp", "partial", "jvp", "special"})
 """Claims in which an optional argument may be None."""
 
 WILD = frozenset({"forward", "vjp", "jvp"})
-"""Claims that draw every regime of values; `linear` draws the tame ones and scales, the others the tame ones."""
+"""Claims that draw every regime of values; `linear` draws the tame ones and scales, `special` the special ones of one
+argument or of each, the others the tame ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +221,7 @@ def _layouts(draw: DrawFn, plan: Plan, found: Mapping[str, tuple[int, ...]]) -> 
 def offered_layouts(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, ...]:
     """The memory layouts that an argument of this shape may take, `contiguous` first."""
     given = arg.strategy is not None or spec.inputs is not None
-    uneven = arg.domain.kind in ("prob", "spd") or arg.domain.avoid_ties or given
+    uneven = arg.domain.kind in ("prob", "spd", "additive_mask") or arg.domain.avoid_ties or given
     names = [n for n in spec.layouts or ALL if layouts.possible(shape, n) and not (n == "expanded" and uneven)]
     return tuple(dict.fromkeys(("contiguous", *names)))
 
@@ -231,6 +232,9 @@ def _regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict[str, s
     if plan.pins is not None:
         return _pinned_regimes(draw, plan, layout)
     several = ("each",) if len(names) > 1 else ()
+    if plan.claim == "special":
+        focus = _pick(draw, (*names, *several))
+        return {a.name: _pick(draw, _choices(plan, a, wild=focus in (a.name, "each"))) for a in plan.spec.args}
     focus = _pick(draw, (*[""] * len(names), *names, *several)) if plan.claim in WILD | {"linear"} else ""
     drawn = {a.name: _pick(draw, _choices(plan, a, wild=focus in (a.name, "each"))) for a in plan.spec.args}
     return drawn | repeated(layout)
@@ -240,7 +244,8 @@ def _pinned_regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict
     assert plan.pins is not None
     pinned = plan.pins.regimes
     tame = {a.name: regimes.tame(a.domain) for a in plan.spec.args if a.name not in pinned}
-    return {n: _pick(draw, options) for n, options in tame.items()} | dict(pinned) | repeated(layout)
+    drawn = {n: _pick(draw, options) for n, options in tame.items()} | dict(pinned) | repeated(layout)
+    return {a.name: drawn[a.name] for a in plan.spec.args}
 
 
 def repeated(layout: Mapping[str, str]) -> dict[str, str]:
@@ -251,9 +256,17 @@ def repeated(layout: Mapping[str, str]) -> dict[str, str]:
 def _choices(plan: Plan, arg: Arg, *, wild: bool) -> tuple[str, ...]:
     if wild and plan.claim in WILD:
         offered = regimes.regimes(arg.domain, plan.dtype)
+    elif wild and plan.claim == "special":
+        offered = special_regimes(plan, arg)
     else:
         offered = regimes.tame(arg.domain, scaled=wild and plan.claim == "linear", dtype=plan.dtype)
     return (regimes.ABSENT, *offered) if arg.optional and plan.claim in ABSENTEES else offered
+
+
+def special_regimes(plan: Plan, arg: Arg) -> tuple[str, ...]:
+    """The special values of an argument, then the extreme sizes; normal numbers where there are none."""
+    sizes_ = regimes.extreme(arg.domain, plan.dtype, referenced=plan.spec.reference is not None)
+    return (*regimes.special(arg.domain, plan.dtype), *sizes_) or ("normal",)
 
 
 def _data(draw: DrawFn, spec: Spec) -> tuple[dict[str, Datum | None], dict[str, Any]]:

@@ -103,21 +103,45 @@ def _with(pins: Pins, case: Case) -> Pins:
     return replace(pins, kwargs=dict(case.kwargs))
 
 
-def _values(plan: Plan) -> Labelled:
-    """Forward and vjp: each special regime of each argument, all scaled, each keyword, each optional one absent."""
+def _ordinary(plan: Plan) -> Labelled:
+    """Vjp: each keyword, all scaled, each optional argument absent. Special values are swept by `special`."""
     for place, combination in enumerate(keywords(plan.spec)):
         yield f"plain {place}", Pins(kwargs=combination)
-    for arg in plan.spec.args:
-        for word in _special(arg, plan.dtype):
-            yield f"{arg.name} {word}", Pins(regimes={arg.name: word})
-            if word == "zeros" and arg.domain.kind == "real":
-                yield f"{arg.name} zeros {_ALL}", Pins(regimes={arg.name: word})
     for scale in SCALES:
         able = {a.name: scale for a in plan.spec.args if scale in regimes.regimes(a.domain, plan.dtype)}
         if able:
             yield scale, Pins(regimes=able)
     yield from _absent(plan)
     yield from _broadcast(plan)
+
+
+def _values(plan: Plan) -> Labelled:
+    """Forward: what vjp sweeps, and each special regime of each argument."""
+    yield from _ordinary(plan)
+    for arg in plan.spec.args:
+        yield from _each(arg, _special(arg, plan.dtype))
+
+
+def _each(arg: Arg, words: Sequence[str]) -> Labelled:
+    for word in words:
+        yield f"{arg.name} {word}", Pins(regimes={arg.name: word})
+        if word == "zeros" and arg.domain.kind == "real":
+            yield f"{arg.name} zeros {_ALL}", Pins(regimes={arg.name: word})
+
+
+def _special_values(plan: Plan) -> Labelled:
+    """Special: each special regime of each argument; zeros, ties and each extreme size of all at once; one element."""
+    for arg in plan.spec.args:
+        yield from _each(arg, regimes.special(arg.domain, plan.dtype))
+    real = [a for a in plan.spec.args if a.domain.kind in regimes.INTERVALS]
+    for word in ("zeros", "ties", *regimes.EXTREME):
+        able = {a.name: word for a in real if word in strategies.special_regimes(plan, a)}
+        if len(able) > (word not in regimes.EXTREME):
+            yield f"all {word}", Pins(regimes=able)
+    single: dict[str, Sizes] = {n: (1,) if several else 1 for n, several in plan.sizes.variadic.items()}
+    fits = {n: size for n, size in single.items() if 1 in plan.sizes.edges[n]}
+    zeros = {a.name: "zeros" for a in real if "zeros" in regimes.special(a.domain, plan.dtype)}
+    yield f"one element {_ALL}", Pins(dims=fits, regimes=zeros)
 
 
 def _special(arg: Arg, dtype: str) -> tuple[str, ...]:
@@ -208,7 +232,15 @@ def _plain(plan: Plan) -> Labelled:
 
 
 _SWEEPS: Mapping[str, Callable[[Plan], Labelled]] = MappingProxyType(
-    {"forward": _values, "vjp": _values, "jvp": _tangents, "edges": _edges, "partial": _masks, "layout": _memory}
+    {
+        "forward": _values,
+        "vjp": _ordinary,
+        "special": _special_values,
+        "jvp": _tangents,
+        "edges": _edges,
+        "partial": _masks,
+        "layout": _memory,
+    }
     | {claim: _plain for claim in CLAIMS if claim.startswith("transforms.")}
 )
 

@@ -10,10 +10,23 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor
 
-from gradverify.cases.regimes import SATURATED, SCALED, SHIFT, highest, inside, lowest, margin
+from gradverify.cases.regimes import (
+    EXTREME,
+    MASKED,
+    OVERFLOW,
+    SATURATED,
+    SCALED,
+    SHIFT,
+    highest,
+    inside,
+    lowest,
+    margin,
+)
 from gradverify.records.spec import Domain
 
 F64 = torch.float64
+
+SIZES = {**SCALED, **EXTREME}
 
 GAP = 0.05
 """Least distance between two entries under `avoid_ties`, for entries of size 1."""
@@ -28,6 +41,7 @@ class Draw:
     domain: Domain
     size: int = 1
     axis: int = -1
+    dtype: str = "float64"
 
     def normal(self) -> Tensor:
         """Standard normal numbers, float64 on the CPU."""
@@ -56,17 +70,19 @@ def fill(regime: str, draw: Draw) -> Tensor:
 
     Raises KeyError for a regime that the domain does not offer.
     """
+    if regime in _ARRANGED:
+        return _ARRANGED[regime](fill("normal", draw))
     kind = draw.domain.kind
     if kind not in ("real", "positive"):
         return _SPECIAL[kind][regime](draw)
-    values = _scaled(regime, draw) if regime in SCALED else _REAL[regime](draw)
+    values = _scaled(regime, draw) if regime in SIZES else _REAL[regime](draw)
     if draw.domain.avoid_ties:
-        values = _apart(values, scale=SCALED.get(regime, 1.0))
+        values = _apart(values, scale=SIZES.get(regime, 1.0))
     return _away(_fit(values, regime, draw), draw.domain)
 
 
 def _scaled(regime: str, draw: Draw) -> Tensor:
-    return _normal(draw) * SCALED[regime]
+    return _normal(draw) * SIZES[regime]
 
 
 def _normal(draw: Draw) -> Tensor:
@@ -75,7 +91,14 @@ def _normal(draw: Draw) -> Tensor:
 
 
 def _saturated(draw: Draw) -> Tensor:
-    size = draw.uniform(*SATURATED)
+    return _signed(draw, draw.uniform(*SATURATED))
+
+
+def _overflow(draw: Draw) -> Tensor:
+    return _signed(draw, draw.uniform(*OVERFLOW[draw.dtype]))
+
+
+def _signed(draw: Draw, size: Tensor) -> Tensor:
     sides = [s for s, able in ((1.0, highest(draw.domain) > 0), (-1.0, lowest(draw.domain) < 0)) if able]
     return size * draw.pick(*sides)
 
@@ -113,10 +136,10 @@ def _fit(values: Tensor, regime: str, draw: Draw) -> Tensor:
     lo, hi = lowest(draw.domain), highest(draw.domain)
     if values.numel() == 0 or (bool((values >= lo).all()) and bool((values <= hi).all())):
         return values
-    if regime in ("bounds", "zeros", "saturated"):
+    if regime in ("bounds", "zeros", "saturated", "overflow"):
         return values.clamp(lo, hi)
     # A scale is offered only where each bound is 0 or far: a reflection at 0 keeps it.
-    if math.isinf(lo) or math.isinf(hi) or regime in SCALED:
+    if math.isinf(lo) or math.isinf(hi) or regime in SIZES:
         return _reflected(values, lo, hi, distinct=draw.domain.avoid_ties)
     mapped = lo + (hi - lo) * _unit(values)
     short = ((mapped * 100).round() / 100).clamp(lo if lo else min(0.01, hi), hi)
@@ -139,7 +162,7 @@ def _unit(values: Tensor) -> Tensor:
 
 def _apart(values: Tensor, *, scale: float) -> Tensor:
     """Values in the same order with gaps of GAP between neighbours, equal ones in any order."""
-    order = values.reshape(-1).argsort(stable=True).argsort()
+    order = values.reshape(-1).argsort(stable=True).argsort().to(F64)
     # Bounded domains map (-3, 3) onto themselves: many entries share that room.
     room = min(GAP, 4.0 / max(values.numel(), 1))
     return values.clamp(-3 * scale, 3 * scale) * 0.25 + (room * scale * (order - values.numel() / 2)).reshape(
@@ -183,12 +206,50 @@ def _constant(draw: Draw, value: float) -> Tensor:
     return torch.full(draw.shape, min(max(value, lo), hi), dtype=F64)
 
 
+def _masked(draw: Draw) -> Tensor:
+    """The first row along the last axis all False, the last of several all True, the others as they come."""
+    out = draw.pick(0.0, 1.0)
+    if out.ndim and out.numel():
+        rows = out.reshape(-1, out.shape[-1])
+        rows[-1], rows[0] = 1.0, 0.0
+    return out
+
+
+def _onehot(draw: Draw) -> Tensor:
+    """Along the last axis (of a simplex along its own) one 1, the others 0."""
+    axis = draw.axis if draw.shape else 0
+    top = draw.normal()
+    return (top == top.amax(axis, keepdim=True)).to(F64) if top.numel() else top
+
+
+def _excluded(kept: Tensor) -> Tensor:
+    """0 where an entry is kept, -inf where it is not."""
+    return torch.zeros_like(kept).masked_fill(kept == 0, -math.inf)
+
+
+def _constant_rows(values: Tensor) -> Tensor:
+    return values[..., :1].expand(values.shape).clone() if values.ndim else values
+
+
+def _sorted(values: Tensor, *, descending: bool) -> Tensor:
+    return values.sort(-1, descending=descending).values if values.ndim else values
+
+
 def _integer_ramp(draw: Draw) -> Tensor:
     lo, hi = _limits(draw)
     return (lo + torch.arange(math.prod(draw.shape)) % (hi - lo + 1)).reshape(draw.shape).to(F64)
 
 
 Regime = Callable[[Draw], Tensor]
+
+_ARRANGED: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "constant": _constant_rows,
+        "sorted": lambda v: _sorted(v, descending=False),
+        "reversed": lambda v: _sorted(v, descending=True),
+    }
+)
+"""Ordinary numbers, arranged along the last axis."""
 
 _REAL: Mapping[str, Regime] = MappingProxyType(
     {
@@ -201,6 +262,9 @@ _REAL: Mapping[str, Regime] = MappingProxyType(
         "bounds": _bounds,
         "saturated": _saturated,
         "shifted": lambda d: _normal(d) + SHIFT,
+        "overflow": _overflow,
+        "minus zeros": lambda d: torch.full(d.shape, -0.0, dtype=F64),
+        "onehot": _onehot,
     }
 )
 _INTEGER: Mapping[str, Regime] = MappingProxyType(
@@ -210,6 +274,8 @@ _INTEGER: Mapping[str, Regime] = MappingProxyType(
         "normal": lambda d: d.integer(*_limits(d)),
         "zeros": lambda d: _constant(d, 0.0),
         "bounds": lambda d: d.pick(*_limits(d)),
+        "lowest": lambda d: torch.full(d.shape, float(_limits(d)[0]), dtype=F64),
+        "highest": lambda d: torch.full(d.shape, float(_limits(d)[1]), dtype=F64),
     }
 )
 _SPECIAL: Mapping[str, Mapping[str, Regime]] = MappingProxyType(
@@ -220,11 +286,20 @@ _SPECIAL: Mapping[str, Mapping[str, Regime]] = MappingProxyType(
             "ones": lambda d: torch.ones(d.shape, dtype=F64),
             "normal": lambda d: d.pick(0.0, 1.0),
             "zeros": lambda d: torch.zeros(d.shape, dtype=F64),
+            MASKED: _masked,
+            "onehot": _onehot,
+        },
+        "additive_mask": {
+            "normal": lambda d: _excluded(torch.maximum(d.pick(0.0, 1.0), _onehot(d))),
+            "zeros": lambda d: torch.zeros(d.shape, dtype=F64),
+            MASKED: lambda d: _excluded(_masked(d)),
+            "onehot": lambda d: _excluded(_onehot(d)),
         },
         "prob": {
             "ones": lambda d: _softmax(d, 0.0),
             "normal": lambda d: _softmax(d, 1.0),
             "saturated": lambda d: _softmax(d, 8.0),
+            "onehot": _onehot,
         },
         "spd": {"ones": lambda d: _spd(d, 0.0), "normal": lambda d: _spd(d, 1.0)},
     }

@@ -19,6 +19,7 @@ from gradverify.checks import (
     partial,
     purity,
     repeat,
+    special,
     vjp,
 )
 from gradverify.checks.transforms import checkpoint, func, hooks, vmap
@@ -41,6 +42,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "jvp": jvp.check,
         "adjoint": adjoint.check,
         "double_backward": double_backward.check,
+        "special": special.check,
         "lifetime": lifetime.check,
         "memory": memory.check,
         "convention": convention.check,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from gradverify.autodiff.products import Tape
@@ -26,12 +27,13 @@ def against_gradient(subject: Subject, tape: Tape) -> Iterator[Evidence]:
     if subject.spec.contract.kind == "vjp":
         yield held(subject, by_formula(subject, problem, tape), truth=DECLARED)
         return
-    called, own, doubt = verified_reference(subject)
-    if doubt is not None:
-        yield doubt
+    own = verified_reference(subject)
+    if own.doubt is not None:
+        yield own.doubt
         return
-    reference = problem_of(subject, called, own, claimed=called)
-    yield held(subject, replace(problem, vjp=reference.vjp, vjp_at=reference.vjp_at), truth=VERIFIED)
+    reference = problem_of(subject, own.called, own.tape, claimed=own.called)
+    e = held(subject, replace(problem, vjp=reference.vjp, vjp_at=reference.vjp_at), truth=VERIFIED)
+    yield msgspec.structs.replace(e, facts={**e.facts, "kink": own.kink})
 
 
 def held(subject: Subject, problem: Problem, *, truth: str) -> Evidence:

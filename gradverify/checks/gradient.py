@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +21,12 @@ from gradverify.checks.problem import problem_of
 from gradverify.checks.subject import Subject, compare_gradients, gradient_bars
 from gradverify.errors import OpError, SpecError
 from gradverify.numerics.comparison import through_float32
+from gradverify.numerics.difference import Bools
 from gradverify.numerics.forward_mode import measure_jvp
+from gradverify.numerics.infinite import not_finite
 from gradverify.numerics.measurement import Measurement
 from gradverify.numerics.problem import Place, Problem
+from gradverify.numerics.reverse import Reverse
 from gradverify.numerics.sketch import measure
 from gradverify.records.evidence import Estimate, Evidence, Mismatch
 from gradverify.records.nested import leaves
@@ -108,6 +111,18 @@ def measured(subject: Subject, problem: Problem, *, truth: str, mode: Mode = REV
         yield evidence_of(subject, m, quantity=mode.quantity(m.place), truth=truth, float32=float32)
 
 
+def where_not_finite(subject: Subject, tape: Tape, lost: Mapping[str, Bools]) -> Iterator[Evidence]:
+    """Evidence on entries of the gradient that are not finite: what the truth's function does there. `lost`: masks."""
+    function, claimed = differentiated(subject), subject.call
+    where = np.concatenate([lost.get(n, np.zeros(t.numel())) for n, t in tape.leaves.items()]).astype(np.bool_)
+    if subject.spec.contract.kind == "vjp" or not where.any() or not any(tape.outputs[i].numel() for i in tape.active):
+        return
+    problem = problem_of(subject, function, tape, claimed=claimed)
+    rng = np.random.default_rng(materialise.generator(subject.case, "directions").initial_seed())
+    for m in not_finite(Reverse(problem, rng), where):
+        yield evidence_of(subject, m, quantity=_gradient(m.place), truth=word(subject), float32=False)
+
+
 def _unknown() -> dict[str, Any]:
     nan = float("nan")
     return {"analytic": nan, "numeric": Estimate(value=nan, error=nan), "scale": 0.0, "resolution": float("inf")}
@@ -145,28 +160,42 @@ def evidence_of(subject: Subject, m: Measurement, *, quantity: str, truth: str, 
 
 def _against_reference(subject: Subject) -> Iterator[Evidence]:
     """Autograd of the reference, itself held against differences at this point; then the op against it."""
-    called, own, doubt = verified_reference(subject)
-    if doubt is not None:
-        yield doubt
+    own = verified_reference(subject)
+    if own.doubt is not None:
+        yield own.doubt
         return
     tape = subject.record()
     us = subject.cotangents(tape)
-    want = own.vjp(matching(us, own.outputs))
-    bars = gradient_bars(replace(subject, call=called), matching(us, own.outputs), want)
-    yield from compare_gradients(subject, tape.vjp(us), want, bars, tape.leaves, truth=VERIFIED)
+    given = matching(us, own.tape.outputs)
+    want = own.tape.vjp(given)
+    bars = gradient_bars(replace(subject, call=own.called), given, want)
+    yield from compare_gradients(subject, tape.vjp(us), want, bars, tape.leaves, truth=VERIFIED, kink=own.kink)
 
 
-def verified_reference(subject: Subject) -> tuple[Called, Tape, Evidence | None]:
-    """The reference, its tape, and the evidence against its own gradient where differences do not agree with it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """A reference at a point: its tape; the evidence against its own gradient, or None; whether it has a kink here."""
+
+    called: Called
+    tape: Tape
+    doubt: Evidence | None
+    kink: bool
+
+
+def verified_reference(subject: Subject) -> Verified:
+    """The reference, its own gradient held against differences."""
     spec = subject.spec
     assert spec.reference is not None
     called = calling.companion(spec, spec.reference)
     own = products.record(spec, called, subject.point)
+    kink = False
+    doubt = None
     for e in differences(subject, called, own, claimed=called, truth="central differences of the reference"):
-        gap = abs(e.analytic - e.numeric.value)
-        if e.interval is None and not gap <= 3 * e.numeric.error:
-            return called, own, _with(e, kind="reference")
-    return called, own, None
+        kink |= e.interval is not None
+        if e.interval is None and not abs(e.analytic - e.numeric.value) <= 3 * e.numeric.error:
+            doubt = _with(e, kind="reference")
+            break
+    return Verified(called=called, tape=own, doubt=doubt, kink=kink)
 
 
 def _with(e: Evidence, **facts: Any) -> Evidence:

@@ -180,7 +180,7 @@ def _labels(e: Evidence) -> tuple[str, str]:
         return "the op", truth.removeprefix("the ") or str(e.facts.get("base", "the base case"))
     if "beside" in e.facts:
         return "backward()", str(e.facts["beside"])
-    if e.claim in ("vjp", "edges"):
+    if e.claim in ("vjp", "edges", "special"):
         return "backward()", truth or "the truth"
     if e.claim in ("jvp", "adjoint"):
         return "jvp()", truth or "by linearity"

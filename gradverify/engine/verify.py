@@ -39,6 +39,7 @@ FEW = {
     "lifetime": 6,
     "memory": 4,
     "convention": 10,
+    "special": 10,
 } | {c: 2 for c in CLAIMS if c.startswith("transforms.")}
 """Claims whose answer hardly depends on the values: this many cases are as good as more."""
 
@@ -137,6 +138,8 @@ class _Trial:
             return "declared: backward is not linear in the cotangent"
         if self.claim == "edges" and self.spec.inputs is not None:
             return "inputs= gives the shapes"
+        if self.claim == "special" and (self.spec.inputs is not None or all(a.strategy for a in self.spec.args)):
+            return "the spec gives the values itself"
         return ""
 
     def _skip(self, reason: str) -> Result:

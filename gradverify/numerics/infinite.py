@@ -1,4 +1,4 @@
-"""Inputs whose claimed gradient is not finite, each judged along its own axis."""
+"""Inputs whose claimed gradient is not finite, each judged along its own axis; at the edge of a domain on one side."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradverify.numerics import neighbourhood
-from gradverify.numerics.difference import Array, Bools
+from gradverify.numerics.difference import ROUNDING, Array, Bools
 from gradverify.numerics.directions import some
 from gradverify.numerics.measurement import Measurement
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.trial import Trial
+
+SIDED = (-8, -14, -20)
+"""Steps whose one-sided slopes are compared: of a slope that converges each change is below half the one before."""
 
 INPUTS = 3
 """Inputs that are looked at: one shows the fault, others may lie at the edge of the domain."""
@@ -31,16 +34,20 @@ def _measured(probe: Probe, i: int) -> Measurement:
     # Beside an output that is not finite itself, 0 times its derivative is rightly NaN.
     overflown = not np.isfinite(probe.problem.centre).all()
     name = "edge" if overflown else _name(probe, best.value, best.bar, best.kink)
+    value, error = best.value, best.bar
+    sided = _on_one_side(probe) if name == "edge" else None
+    if sided is not None:
+        value, error = sided
     return Measurement(
         analytic=float("nan"),
-        value=float(best.value.sum()) / float(probe.direction[i]),
-        error=float(best.bar.sum()) / float(probe.direction[i]),
+        value=float(value.sum()) / float(probe.direction[i]),
+        error=float(error.sum()) / float(probe.direction[i]),
         scale=1.0,
         resolution=np.inf,
         resolved=1.0,
         code=name,
         steps=(),
-        confirmed=name in ("smooth", "flat", "kink"),
+        confirmed=name in ("smooth", "flat", "kink") or sided is not None,
         place=probe.problem.place(i, None),
         facts={"kind": "not finite"},
     )
@@ -52,3 +59,21 @@ def _name(probe: Probe, value: Array, bar: Array, kink: Array) -> str:
     around = neighbourhood.survey(probe.ladder, resolved=resolved & (kink <= bar / 2))
     moved = around.code[around.code != neighbourhood.FLAT]
     return neighbourhood.NAMES[int(np.bincount(moved).argmax())] if moved.size else "flat"
+
+
+def _on_one_side(probe: Probe) -> tuple[Array, Array] | None:
+    """Slopes and their errors on a side on which the forward is finite and all slopes converge as h -> 0; or None.
+
+    sqrt at 0 has slopes h^-1/2 that do not; those of x^3/2 do, to 0.
+    """
+    ladder = probe.ladder
+    if not np.isfinite(ladder.centre).all() or not set(SIDED) <= set(ladder.levels):
+        return None
+    for sign, side in ((1.0, ladder.plus), (-1.0, ladder.minus)):
+        if all(np.isfinite(side[e]).all() for e in SIDED):
+            a, b, c = (sign * (side[e] - ladder.centre) * 2.0**-e for e in SIDED)
+            # Not the measured noise, which is infinite at an edge.
+            rounding = 8 * ROUNDING * ladder.unit * (np.abs(ladder.centre) + np.abs(c)) * 2.0 ** -SIDED[-1]
+            error = np.maximum(np.abs(c - b), rounding)
+            return (c, error) if (error <= np.maximum(0.5 * np.abs(b - a), rounding)).all() else None
+    return None

@@ -11,11 +11,13 @@ from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import Problem
 from gradverify.numerics.trial import Trial
 
-NEIGHBOURS = 2
-"""Points nearby at which a slope must be the same before a mismatch with it counts."""
+NEIGHBOURS = 12
+"""Points nearby at which a slope must be the same before a mismatch with it counts: of tied elements each may win."""
 
 SAMPLES = 12
 """Points around a kink at which the slope is sampled: generalised gradients are limits of gradients nearby."""
+ROUNDS = 5
+"""So often as many points are sampled while the claim lies outside: of n tied elements each wins one time in n."""
 
 
 def at_kink(trial: Trial, probe: Probe, around: Surroundings, j: int) -> Measurement:
@@ -23,7 +25,7 @@ def at_kink(trial: Trial, probe: Probe, around: Surroundings, j: int) -> Measure
     low, high, error = (float(a[j]) for a in (around.low, around.high, around.error))
     claim, size = trial.slope(probe.direction, j)
     if not low - SAFETY * error <= claim <= high + SAFETY * error:
-        low, high = _hull(trial, probe, j, low, high)
+        low, high = _hull(trial, probe, j, (low, high), claim)
     return Measurement(
         analytic=claim,
         value=(low + high) / 2,
@@ -39,17 +41,21 @@ def at_kink(trial: Trial, probe: Probe, around: Surroundings, j: int) -> Measure
     )
 
 
-def _hull(trial: Trial, probe: Probe, j: int, low: float, high: float) -> tuple[float, float]:
+def _hull(trial: Trial, probe: Probe, j: int, seen: tuple[float, float], claim: float) -> tuple[float, float]:
     """The hull of the slopes at differentiable points nearby, an eighth wider: Clarke's gradient at the kink.
 
-    The one-sided slopes at the point itself are not all of it: the median of ties has many gradients and, along
-    any line, hardly a kink.
+    The one-sided slopes at the point itself, `seen`, are not all of it: the median of ties has many gradients and,
+    along any line, hardly a kink.
     """
-    around = (_nearby(trial, probe, -14) for _ in range(SAMPLES))
-    slopes = [_central(trial.problem, x, probe.direction, j, -26) for x in around]
-    finite = [s for s in (low, high, *slopes) if np.isfinite(s)]
-    wide = (max(finite) - min(finite)) / 8
-    return min(finite) - wide, max(finite) + wide
+    low, high = seen
+    for _ in range(ROUNDS):
+        around = (_nearby(trial, probe, -14) for _ in range(SAMPLES))
+        slopes = [_central(trial.problem, x, probe.direction, j, -26) for x in around]
+        finite = [s for s in (low, high, *slopes) if np.isfinite(s)]
+        low, high = min(finite), max(finite)
+        if low - (high - low) / 8 <= claim <= high + (high - low) / 8:
+            break
+    return low - (high - low) / 8, high + (high - low) / 8
 
 
 def smooth_around(trial: Trial, probe: Probe, others: list[Probe], j: int, gap: float, scale: float) -> bool:
@@ -63,15 +69,19 @@ def smooth_around(trial: Trial, probe: Probe, others: list[Probe], j: int, gap: 
     probe.ladder.sample((top,))
     own = float(probe.ladder.central(top)[j])
     # A single difference is good to a few parts in a thousand, and no kink is as small as its rounding.
-    rounding = float(probe.ladder.roundoff(np.zeros_like(trial.problem.centre), top)[j] + trial.problem.rerun[j])
-    limit = max(0.1 * gap, 0.01 * max(abs(own), scale), 8 * rounding * 2.0**-top)
-    if not _linear(probe, others, j, top, limit):
+    least = max(0.1 * gap, 0.01 * max(abs(own), scale))
+    if not _linear(probe, others, j, top, max(least, 8 * _rounding(trial.problem, probe, j, top) * 2.0**-top)):
         return False
-    limit = max(limit, 8 * rounding * 2.0 ** (6 - top))
+    # The noise at that finer step: what the coarser samples show may be a kink nearby.
+    limit = max(least, 8 * _rounding(trial.problem, probe, j, top - 6) * 2.0 ** (6 - top))
     return not any(
         abs(_central(trial.problem, _nearby(trial, probe, top - 4), probe.direction, j, top - 6) - own) > limit
         for _ in range(NEIGHBOURS)
     )
+
+
+def _rounding(problem: Problem, probe: Probe, j: int, e: int) -> float:
+    return float(probe.ladder.roundoff(np.zeros_like(problem.centre), e)[j] + problem.rerun[j])
 
 
 def _linear(probe: Probe, others: list[Probe], j: int, top: int, limit: float) -> bool:
@@ -87,8 +97,10 @@ def _linear(probe: Probe, others: list[Probe], j: int, top: int, limit: float) -
 
 
 def _nearby(trial: Trial, probe: Probe, e: int) -> Array:
-    """A random point 2^e of the probe's step away."""
-    return np.asarray(trial.problem.x + 2.0**e * trial.jitter() * np.abs(probe.direction))
+    """A random point 2^e of the probe's step away, by 33 distances an input: ties are rarely moved alike."""
+    rng, size = trial.rng, trial.problem.x.size
+    away = rng.integers(32, 65, size=size) / 64 * rng.choice((-1.0, 1.0), size=size)
+    return np.asarray(trial.problem.x + 2.0**e * away * np.abs(probe.direction))
 
 
 def _central(problem: Problem, x: Array, direction: Array, j: int, e: int) -> float:

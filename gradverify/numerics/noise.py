@@ -36,10 +36,12 @@ def noise_levels(path: Path, *, finest: int = -31) -> tuple[tuple[int, Array], .
     for e in SPACINGS:
         if e < finest:
             continue
-        sigma, still = _at_spacing(path, OFF_GRID * 2.0**e)
+        sigma, still, both = _at_spacing(path, OFF_GRID * 2.0**e)
         sigma = np.where(np.isfinite(sigma), 3 * sigma, np.inf)
-        # Samples that are all equal below ones that are not: a staircase, whose noise is the same down to its grid.
-        levels = [(f, np.where(finer < 0, np.where(still, -1.0, sigma), finer)) for f, finer in levels]
+        # Samples that are all equal below ones that are not: a staircase, whose noise is the same down to its grid;
+        # where one side stands still, a clamp, which has none.
+        below = np.where(still, -1.0, np.where(both, sigma, 0.0))
+        levels = [(f, np.where(finer < 0, below, finer)) for f, finer in levels]
         if levels:
             kinked = _kinked(levels[-1][1], sigma, e - levels[-1][0])
             levels[-1] = (levels[-1][0], np.where(kinked, 0.0, levels[-1][1]))
@@ -48,13 +50,19 @@ def noise_levels(path: Path, *, finest: int = -31) -> tuple[tuple[int, Array], .
     return tuple((e, np.maximum(sigma, 0.0)) for e, sigma in levels)
 
 
-def pooled(levels: tuple[tuple[int, Array], ...], size: Array) -> tuple[tuple[int, Array], ...]:
+def pooled(levels: tuple[tuple[int, Array], ...], size: Array, still: Bools) -> tuple[tuple[int, Array], ...]:
     """Each output's noise, at least what three quarters of the outputs have relative to their `size`, [m].
 
-    Seven samples of one output may happen to lie on its grid; those of many do not.
+    Seven samples of one output may happen to lie on its grid; those of many do not. What is `still` at fine steps lies
+    on a grid, or in a region where it is constant: that says nothing of outputs that move there.
     """
     with np.errstate(all="ignore"):
-        return tuple((e, np.fmax(sigma, _quartile(sigma, size) * size)) for e, sigma in levels)
+        return tuple((e, np.fmax(sigma, _shares(sigma, size, still) * size)) for e, sigma in levels)
+
+
+def _shares(sigma: Array, size: Array, still: Bools) -> Array:
+    every = _quartile(sigma, size)
+    return np.where(still, every, _quartile(sigma[~still], size[~still]) if still.any() else every)
 
 
 def _quartile(sigma: Array, size: Array) -> float:
@@ -69,12 +77,14 @@ def _kinked(finer: Array, coarser: Array, octaves: int) -> Bools:
     return np.asarray((growth > 0.25) & (growth < 4))
 
 
-def _at_spacing(path: Path, spacing: float) -> tuple[Array, Bools]:
-    """Standard deviation of the noise, and where all samples are equal; [m]."""
+def _at_spacing(path: Path, spacing: float) -> tuple[Array, Bools, Bools]:
+    """Standard deviation of the noise, where all samples are equal, and where both sides move; [m]."""
     samples = np.stack([path((k - POINTS // 2) * spacing) for k in range(POINTS)])
     with np.errstate(all="ignore"):
         sigmas = [_sigma(np.diff(samples, n=k, axis=0), k) for k in ORDERS]
-    return np.asarray(np.min(np.stack(sigmas), axis=0)), np.asarray((samples == samples[0]).all(axis=0))
+    moved = samples != samples[POINTS // 2]
+    both = moved[: POINTS // 2].any(axis=0) & moved[POINTS // 2 + 1 :].any(axis=0)
+    return np.asarray(np.min(np.stack(sigmas), axis=0)), ~moved.any(axis=0), np.asarray(both)
 
 
 def _sigma(differences: Array, order: int) -> Array:

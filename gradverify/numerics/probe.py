@@ -53,8 +53,10 @@ class Probe:
     def noise(self) -> tuple[tuple[int, Array], ...]:
         """The forward's noise along this direction, of every output."""
         levels = noise_levels(self.ladder.path, finest=self.ladder.finest)
-        slope = np.abs(self.ladder.best().value) if self.ladder.tops() else 0.0
-        return pooled(levels, np.abs(self.ladder.centre) + slope)
+        ladder = self.ladder
+        slope = np.abs(ladder.best().value) if ladder.tops() else 0.0
+        still = ladder.still(ladder.levels[-1]) if ladder.levels else np.zeros(ladder.centre.size, dtype=np.bool_)
+        return pooled(levels, np.abs(ladder.centre) + slope, still)
 
     def terms(self, claim: Array) -> Array:
         """Claim * direction, [n]."""

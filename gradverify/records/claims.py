@@ -17,6 +17,7 @@ CLAIMS = MappingProxyType(
         "jvp": "forward mode returns the derivative that the contract promises",
         "adjoint": "forward and reverse mode are transposes of each other",
         "double_backward": "backward can be differentiated again, and rightly",
+        "special": "zeros, ties, masks and extreme sizes are right, or at least finite",
         "lifetime": "no call disturbs another, and no change in between goes unseen",
         "memory": "what a call holds goes with its output, and torch sees all of it",
         "convention": "gradients have the shape, dtype and device of their inputs",

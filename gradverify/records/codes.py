@@ -33,6 +33,7 @@ TITLES = MappingProxyType(
         "GV212": "an in-place change goes unseen",
         "GV213": "value depends on the gradient mode",
         "GV214": "gradients do not add up in .grad",
+        "GV215": "wrong at special values",
         "GV301": "forward jumps",
         "GV302": "kink",
         "GV303": "finite differences are not reliable here",

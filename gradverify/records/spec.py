@@ -16,7 +16,7 @@ from gradverify.records.nested import parameters, templates
 Role = Literal["differentiable", "frozen", "integer", "mask"]
 """`frozen`: floating, but the gradient must be None or zero."""
 
-Kind = Literal["real", "positive", "prob", "index", "boolean", "spd", "integers"]
+Kind = Literal["real", "positive", "prob", "index", "boolean", "spd", "integers", "additive_mask"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Domain:
     """Which values an argument may take. Bounds are inclusive; `avoid` are points that are kept away from.
 
     `kind` `prob` is a simplex along the axis `of`; `index` an integer in [0, size of letter `of`); `spd` symmetric
-    positive definite over the last two axes.
+    positive definite over the last two axes; `additive_mask` 0 or -inf.
     """
 
     kind: Kind = "real"

@@ -24,6 +24,8 @@ no_grad: Final = Marker.NO_GRAD
 positive: Final = Domain(kind="positive")
 boolean: Final = Domain(kind="boolean")
 spd: Final = Domain(kind="spd")
+additive_mask: Final = Domain(kind="additive_mask")
+"""0 where an entry is kept, -inf where it is masked out; only the claim `special` masks a whole row."""
 avoid_ties: Final = Domain(avoid_ties=True)
 """No two entries are equal, nor nearly so."""
 

@@ -20,6 +20,7 @@ CLAIMS = (
     "repeat",
     "edges",
     "partial",
+    "special",
     "lifetime",
     "memory",
     "convention",

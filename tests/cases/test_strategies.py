@@ -28,6 +28,7 @@ CLAIMS = (
     "jvp",
     "adjoint",
     "double_backward",
+    "special",
     "lifetime",
     "memory",
     "convention",

@@ -14,7 +14,7 @@ from gradverify.cases.sweep import CAP, SCALES, SPECIAL, keywords, spread, sweep
 from gradverify.records.case import Case
 from gradverify.records.spec import Arg, Spec
 
-CLAIMS = ("forward", "vjp", "edges", "partial", "jvp", "layout")
+CLAIMS = ("forward", "vjp", "edges", "partial", "jvp", "layout", "special")
 LINEAR = Spec(
     name="linear",
     op=None,
@@ -41,6 +41,7 @@ BOUNDED = Spec(
     args=(Arg(name="x", shape="n-k+1", domain=gv.domain(-1, 1)), Arg(name="y", shape="n k", domain=gv.avoid(0.0))),
     dims={"n": gv.dim(2, 9)},
 )
+PLAIN = Spec(name="plain", op=None, args=LINEAR.args[:2])
 SPECS = (LINEAR, TRICKY, BOUNDED)
 each_spec = pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
 each_claim = pytest.mark.parametrize("claim", CLAIMS)
@@ -89,17 +90,44 @@ def test_no_two_swept_cases_are_the_same(spec, claim):
     assert len(set(found)) == len(found)
 
 
-@pytest.mark.parametrize("claim", ["forward", "vjp"])
 @each_spec
-def test_every_special_regime_that_a_domain_offers_is_swept(spec, claim):
-    found = {pair for case in swept(spec, claim) for pair in case.values}
+def test_every_special_regime_that_a_domain_offers_is_swept(spec):
+    found = {pair for case in swept(spec, "forward") for pair in case.values}
     for arg in spec.args:
         offered = set(regimes.regimes(arg.domain, "float64"))
         assert {(arg.name, r) for r in offered & {*SPECIAL, *SCALES}} <= found
 
 
+def test_special_sweeps_all_that_a_domain_can_do():
+    for spec in (BOUNDED, PLAIN):
+        found = {pair for case in swept(spec, "special") for pair in case.values}
+        for arg in spec.args:
+            extremes = regimes.extreme(arg.domain, "float64", referenced=False)
+            assert {(arg.name, r) for r in (*regimes.special(arg.domain, "float64"), *extremes)} <= found
+
+
+def test_special_values_are_swept_by_special_and_not_by_vjp():
+    assert not {r for c in swept(LINEAR, "vjp") for _, r in c.values} & {*SPECIAL, *regimes.EXTREME}
+
+
+def test_all_arguments_are_zero_tied_or_extreme_at_once_and_one_element_is_zero():
+    found = swept(PLAIN, "special")
+    words = [dict(c.values) for c in found]
+    assert all({"x": r, "w": r} in words for r in ("zeros", "ties", "scaled 1e+150"))
+    single = found[-1]
+    assert [t.tolist() for t in materialise(PLAIN, single).primals.values()] == [[[0]], [[0]]]
+
+
+def test_sizes_that_only_a_reference_can_judge_need_one():
+    def largest(spec):
+        return max((r for c in swept(spec, "special") for _, r in c.values if "e+" in r), key=lambda r: float(r[7:]))
+
+    assert (largest(BOUNDED), largest(LINEAR)) == ("scaled 1e+150", "scaled 1e+150")
+    assert largest(LINEAR.with_(reference=lambda x: x)) == "scaled 1e+300"
+
+
 def test_zeros_are_swept_everywhere_and_alone_in_a_line():
-    zeros = [materialise(LINEAR, c).primals["x"] == 0 for c in swept(LINEAR, "vjp") if ("x", "zeros") in c.values]
+    zeros = [materialise(LINEAR, c).primals["x"] == 0 for c in swept(LINEAR, "special") if ("x", "zeros") in c.values]
     assert any(bool(z.all()) for z in zeros)
     assert any(bool((z.sum(-1) == 1).any()) for z in zeros)
 
@@ -144,7 +172,7 @@ def test_the_edges_straddle_declared_blocks_and_else_exceed_the_usual_ones():
 
 
 def test_only_the_edges_are_empty_and_sizes_differ_elsewhere():
-    for spec, claim in itertools.product(SPECS, ("forward", "vjp", "partial", "layout")):
+    for spec, claim in itertools.product(SPECS, ("forward", "vjp", "partial", "layout", "special")):
         assert all(
             t.numel() for c in swept(spec, claim) for t in materialise(spec, c).primals.values() if t is not None
         )
@@ -183,7 +211,7 @@ def test_nothing_is_swept_where_the_case_hardly_matters_or_the_user_gives_the_va
 
 def test_sizes_and_keywords_that_where_accepts_are_preferred():
     spec = LINEAR.with_(where=lambda k, n, kind: k == n and kind != "a")
-    assert sum(allowed(spec, c) for c in swept(spec, "vjp")) >= 0.9 * len(swept(spec, "vjp"))
+    assert sum(allowed(spec, c) for c in swept(spec, "forward")) >= 0.9 * len(swept(spec, "forward"))
 
 
 @each_claim

@@ -88,6 +88,44 @@ def test_the_other_kinds_give_what_they_name(domain: Domain) -> None:
             assert bool(((t >= lo) & (t <= hi)).all())
 
 
+SPECIAL = [*REALS, *OTHERS, Domain(kind="additive_mask")]
+
+
+@pytest.mark.parametrize("domain", SPECIAL, ids=str)
+def test_every_special_regime_stays_inside_its_domain(domain: Domain) -> None:
+    sizes_ = regimes.extreme(domain, "float64", referenced=True)
+    assert regimes.special(domain, "float64") or sizes_
+    for regime in (*regimes.special(domain, "float64"), *sizes_):
+        for seed, shape in enumerate(SHAPES[2:]):
+            t = filled(domain, regime, shape if domain.kind != "spd" else (3, 3), seed)
+            masked = domain.kind == "additive_mask"
+            assert bool(((t == 0) | (t == -torch.inf)).all()) if masked else inside(domain, t), (regime, t)
+
+
+def test_what_each_special_regime_is() -> None:
+    x = filled(Domain(), "constant", (3, 4))
+    assert torch.equal(x, x[:, :1].expand(3, 4))
+    assert x[0, 0] != x[1, 0]
+    up, down = filled(Domain(), "sorted", (3, 4)), filled(Domain(), "reversed", (3, 4))
+    assert bool((up.diff() > 0).all())
+    assert bool((down.diff() < 0).all())
+    assert bool(torch.signbit(filled(Domain(), "minus zeros", (3,))).all())
+    assert filled(Domain(), "onehot", (3, 4)).sum(-1).tolist() == [1.0, 1.0, 1.0]
+    brink = filled(Domain(), "overflow", (50,)).abs()
+    assert bool(brink.exp().isfinite().all())
+    assert not bool(brink.exp().sum().isfinite())
+
+
+def test_a_masked_row_keeps_nothing_and_another_all() -> None:
+    kept = filled(Domain(kind="boolean"), "masked", (2, 3, 4)).reshape(-1, 4)
+    added = filled(Domain(kind="additive_mask"), "masked", (2, 3, 4)).reshape(-1, 4)
+    assert (kept[0].sum(), kept[-1].sum()) == (0, 4)
+    assert (bool((added[0] == -torch.inf).all()), bool((added[-1] == 0).all())) == (True, True)
+    ordinary = filled(Domain(kind="additive_mask"), "normal", (50, 2))
+    assert bool(ordinary.isfinite().any(-1).all())
+    assert not bool(ordinary.isfinite().all())
+
+
 def test_a_regime_that_a_domain_cannot_do_is_not_offered() -> None:
     assert not {"zeros", "saturated", "shifted"} & set(regimes.regimes(Domain(lo=0.5, hi=2.0), "float64"))
     assert "ones" not in regimes.regimes(Domain(avoid=(1.0,)), "float64")

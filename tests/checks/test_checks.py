@@ -16,7 +16,7 @@ from gradverify.records.claims import CLAIMS
 from gradverify.records.evidence import Evidence
 from gradverify.records.policy import Policy
 from gradverify.records.run import describe
-from gradverify.records.spec import Arg, Contract, Spec
+from gradverify.records.spec import Arg, Contract, Domain, Spec
 from gradverify.records.verdict import Cases, Outcome
 
 
@@ -183,6 +183,13 @@ class OnCtx(Wave):
         return u * ctx.slope, Wave.backward(ctx, u)[1]
 
 
+class Divided(Wave):
+    @staticmethod
+    def backward(ctx, u):
+        x, w = ctx.saved_tensors
+        return u * torch.cos(x) * w, u * (w * torch.sin(x)) / w
+
+
 def spec(op=Wave, **fields):
     given = {"args": (Arg(name="x", shape="b n"), Arg(name="w", shape="b n")), "reference": wave, **fields}
     return Spec(name="wave", op=op, **given)
@@ -205,6 +212,7 @@ VARIED = {
     "memory": {},
     "convention": {},
     **{claim: {} for claim in CLAIMS if claim.startswith("transforms.")},
+    "special": {"values": (("x", "shifted"), ("w", "zeros"))},
 }
 # Where Wave has not what the claim is about.
 RIGHT = {"transforms.vmap": Split, "transforms.func": Split}
@@ -227,6 +235,7 @@ WRONG = {
     "transforms.func": (GradMode, "GV509"),
     "transforms.checkpoint": (ReadTwice, "GV506"),
     "transforms.hooks": (OnCtx, "GV210"),
+    "special": (Divided, "GV111"),
 }
 
 
@@ -408,6 +417,83 @@ def test_each_contract_names_its_truth():
 
 
 # What is counted.
+
+
+def rooted(op, **fields):
+    """x^(1/2) or the like on x >= 0."""
+    args = (Arg(name="x", shape="n", domain=Domain(lo=0.0)),)
+    return Spec(name="wave", op=op, args=args, **fields)
+
+
+def at_special(s, regime):
+    return said(s, "special", dims=(("n", 3),), values=(("x", regime),), differentiate=("x",))
+
+
+def test_an_infinite_slope_is_no_finding_and_one_that_exists_on_one_side_is():
+    class Root(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sqrt()
+
+        @staticmethod
+        def backward(ctx, u):
+            (x,) = ctx.saved_tensors
+            return u * 0.5 / x.sqrt()
+
+    class Power(Root):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x.sqrt()
+
+        @staticmethod
+        def backward(ctx, u):
+            (x,) = ctx.saved_tensors
+            return u * 1.5 * x / x.sqrt()
+
+    assert at_special(rooted(Root.apply), "zeros")[0] != "FAIL"
+    assert at_special(rooted(Power.apply), "zeros") == ("FAIL", "GV111")
+
+
+def test_an_extreme_size_asks_for_finite_numbers_only_and_the_reference_tells_which_can_be():
+    def squares(x):
+        return x.square().sum().sqrt() * x
+
+    def scaled(x):
+        top = x.abs().amax().clamp_min(1e-320).detach()
+        return (x / top).square().sum().sqrt() * top * (x / top)
+
+    huge = rooted(squares)
+    assert at_special(huge, "scaled 1e+150")[1] in ("", "GV303")
+    found = evidence(
+        rooted(squares, reference=scaled),
+        "special",
+        dims=(("n", 3),),
+        values=(("x", "scaled 1e+300"),),
+        differentiate=("x",),
+    )
+    failing = [judge(e, Policy()) for e in found if judge(e, Policy()).outcome is Outcome.FAIL]
+    assert {v.code for v in failing} == {"GV208"}
+    assert failing[0].evidence.facts["wanted"].endswith("as the reference's")
+
+
+def test_at_a_kink_the_reference_is_one_truth_among_many():
+    class Half(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.abs()
+
+        @staticmethod
+        def backward(ctx, u):
+            (x,) = ctx.saved_tensors
+            return u * torch.where(x == 0, 0.5, x.sign())
+
+    s = Spec(name="wave", op=Half.apply, args=(Arg(name="x", shape="n"),), reference=torch.abs, truth="reference")
+    assert at_special(s, "zeros") == ("INCONCLUSIVE", "GV302") or at_special(s, "zeros")[0] == "PASS"
+    s = s.with_(op=lambda x: Half.apply(x) * 1.0 + 0.1 * (x - x.detach()))
+    assert at_special(s, "ones") == ("FAIL", "GV215")
 
 
 def test_an_input_that_is_changed_is_counted_by_its_elements():

@@ -160,6 +160,20 @@ smallest case  b=3  n=2   7 runs
   backward, differentiated         d(grad x[2,1])/d(u[0,1]) = 2
   central differences of backward  d(grad x[2,1])/d(u[0,1]) = 1 +- 1e-12""",
     ),
+    "special": (
+        evidence(
+            "special",
+            quantity="output 0",
+            value=0.0,
+            error=0.0,
+            facts={"kind": "output not finite", "found": "output 0[0,1] = nan", "wanted": "0 as the reference's"},
+        ),
+        "GV208",
+        """\
+forward differs from the reference: output 0
+smallest case  b=3  n=2   7 runs
+found output 0[0,1] = nan, wanted 0 as the reference's""",
+    ),
     "lifetime": (
         evidence(
             "lifetime",

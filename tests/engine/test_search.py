@@ -22,12 +22,12 @@ from gradverify.records.spec import Arg, Spec
 from gradverify.records.verdict import Outcome, Verdict
 
 SPEC = Spec(name="f", op=torch.sin, args=(Arg(name="x", shape="b n"), Arg(name="y", shape="n")))
-SWEPT = sweep(SPEC, "vjp")
+SWEPT = sweep(SPEC, "forward")
 
 
 def verdict(case, outcome=Outcome.PASS, code="", *, moot=False):
     evidence = Evidence(
-        claim="vjp",
+        claim="forward",
         case=case,
         quantity="q",
         analytic=0.0,
@@ -48,7 +48,7 @@ def failing_if(wrong, code="GV111"):
 
 def found(judge, **options):
     options = {"pinned": (), "swept": (), "examples": 20, "seed": 0, "deadline": None} | options
-    return search(lambda pins: cases(SPEC, "vjp", pins=pins), judge, **options)
+    return search(lambda pins: cases(SPEC, "forward", pins=pins), judge, **options)
 
 
 def tried(result):
@@ -60,7 +60,7 @@ def zeros(case):
 
 
 def test_pinned_cases_come_first_then_the_sweep_then_the_drawn():
-    pinned = (Case(spec="f", claim="vjp", dims=(("b", 1), ("n", 9))),)
+    pinned = (Case(spec="f", claim="forward", dims=(("b", 1), ("n", 9))),)
     cases_ = tried(found(passing, pinned=pinned, swept=SWEPT))
     assert cases_[0] == pinned[0]
     assert cases_[1 : 1 + len(SWEPT)] == [c for c, _ in SWEPT]

@@ -60,7 +60,7 @@ def test_every_claim_has_one_result_in_the_order_of_the_claims():
 
 def test_a_wrong_backward_fails_only_where_the_gradient_is_judged():
     failed = {r.claim for r in results(spec(Triple)) if r.outcome is Outcome.FAIL}
-    assert failed == {"vjp", "edges"}
+    assert failed == {"vjp", "edges", "special"}
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ class PoolOverwrites(Pool):
 FAULTS = (
     fault(
         "duplicates_keep_the_last",
+        primary="special",
+        must_fail=("special", "vjp"),
         wrong=EmbeddingLast,
         right=Embedding,
         args=[arg("table", "5 d"), integers("rows", "k", lo=0, hi=4)],
@@ -127,6 +129,8 @@ FAULTS = (
     ),
     fault(
         "padding_wraps",
+        primary="special",
+        must_fail=("special", "vjp"),
         wrong=PaddedLookupWraps,
         right=PaddedLookup,
         args=[arg("table", "4 d"), integers("rows", "k", lo=-1, hi=3)],

@@ -8,7 +8,8 @@ import torch
 
 from tests.faults.record import NONEMPTY, SMALL, Domain, Rule, arg, mask, pair
 
-fault = partial(pair, cls="special-values")
+fault = partial(pair, cls="special-values", primary="special")
+ADDITIVE = Domain(kind="additive_mask")
 
 
 def prod(x):
@@ -242,7 +243,212 @@ class ExcessAtBound(Excess):
         return g * ((x - x.clamp(-1, 1)).abs() + at_bound)
 
 
+def softplus(x):
+    return torch.where(x > 30, x, torch.log1p(torch.exp(x.clamp_max(30))))
+
+
+class Softplus(Rule):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return softplus(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * torch.sigmoid(x)
+
+
+class SoftplusOverflow(Softplus):
+    """The forward is stable, exp(x) / (1 + exp(x)) is inf / inf."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * torch.exp(x) / (1 + torch.exp(x))
+
+
+def deviation(x):
+    """Standard deviation of each row: [b n] -> [b]."""
+    return (x - x.mean(-1, keepdim=True)).square().mean(-1).sqrt()
+
+
+class Deviation(Rule):
+    """At a constant row, where it has a kink, the gradient is 0, a subgradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        y = deviation(x)
+        ctx.save_for_backward(x, y)
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        x, y = ctx.saved_tensors
+        scale = torch.where(y == 0, torch.zeros_like(y), g / (x.shape[-1] * torch.where(y == 0, torch.ones_like(y), y)))
+        return scale[:, None] * (x - x.mean(-1, keepdim=True))
+
+
+class DeviationDivides(Deviation):
+    """0 / 0 at a constant row."""
+
+    @staticmethod
+    def backward(ctx, g):
+        x, y = ctx.saved_tensors
+        return (g / (x.shape[-1] * y))[:, None] * (x - x.mean(-1, keepdim=True))
+
+
+def power(x):
+    """x^(3/2) on x >= 0: a finite slope on one side of the bound."""
+    return x * x.sqrt()
+
+
+class Power(Rule):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return power(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 1.5 * g * x.sqrt()
+
+
+class PowerDivides(Power):
+    """1.5 y / x is 0 / 0 at the bound of the domain, where differences have one side only."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 1.5 * g * power(x) / x
+
+
+def larger(x, y):
+    return torch.maximum(x, y)
+
+
+class Larger(Rule):
+    """Equal elements share the gradient."""
+
+    @staticmethod
+    def forward(ctx, x, y):
+        ctx.save_for_backward(x, y)
+        return larger(x, y)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, y = ctx.saved_tensors
+        share = (x > y).to(g.dtype) + (x == y).to(g.dtype) / 2
+        return g * share, g * (1 - share)
+
+
+class LargerPaysBoth(Larger):
+    """Where the two are equal, each gets the whole gradient."""
+
+    @staticmethod
+    def backward(ctx, g):
+        x, y = ctx.saved_tensors
+        return g * (x >= y), g * (y >= x)
+
+
+def biased_softmax(x, bias):
+    """Softmax of x + bias, bias 0 or -inf; a row without any kept entry is all zeros."""
+    return masked_softmax(x, bias == 0)
+
+
+class BiasedSoftmax(Rule):
+    @staticmethod
+    def forward(ctx, x, bias):
+        y = biased_softmax(x, bias)
+        ctx.save_for_backward(x, bias, y)
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        _, _, y = ctx.saved_tensors
+        return y * (g - (g * y).sum(-1, keepdim=True)), None
+
+
+class BiasedSoftmaxRecomputes(BiasedSoftmax):
+    """The weights are recomputed from x + bias, which is -inf throughout a row."""
+
+    @staticmethod
+    def backward(ctx, g):
+        x, bias, _ = ctx.saved_tensors
+        y = torch.softmax(x + bias, -1)
+        return y * (g - (g * y).sum(-1, keepdim=True)), None
+
+
+class BiasedSoftmaxForward(BiasedSoftmax):
+    """Already the forward is NaN in such a row."""
+
+    @staticmethod
+    def forward(ctx, x, bias):
+        y = torch.softmax(x + bias, -1)
+        ctx.save_for_backward(x, bias, y)
+        return y
+
+
 FAULTS = (
+    fault(
+        "softplus_overflows",
+        code="GV111",
+        wrong=SoftplusOverflow,
+        right=Softplus,
+        args=[arg("x", "*b")],
+        reference=softplus,
+        source="huggingface/candle#1722",
+        note="x above 709",
+    ),
+    fault(
+        "deviation_of_a_constant_row",
+        code="GV111",
+        wrong=DeviationDivides,
+        right=Deviation,
+        args=[arg("x", "b n")],
+        dims={"n": NONEMPTY},
+        note="a row of equal numbers; there is no reference",
+    ),
+    fault(
+        "divides_at_the_edge_of_the_domain",
+        code="GV111",
+        wrong=PowerDivides,
+        right=Power,
+        args=[arg("x", "*b", Domain(lo=0.0, hi=4.0))],
+        note="a bound beyond which the forward is not defined, with a finite slope on this side",
+    ),
+    fault(
+        "maximum_pays_both",
+        wrong=LargerPaysBoth,
+        right=Larger,
+        args=[arg("x", "*b"), arg("y", "*b")],
+        reference=larger,
+        source="sahandsafizadeh/qeep#101",
+        note="equal elements of two arguments",
+    ),
+    fault(
+        "bias_masks_a_row",
+        code="GV111",
+        wrong=BiasedSoftmaxRecomputes,
+        right=BiasedSoftmax,
+        args=[arg("x", "b n"), arg("bias", "b n", ADDITIVE, role="frozen")],
+        dims={"n": NONEMPTY},
+        reference=biased_softmax,
+        source="ROCm/TransformerEngine#556",
+        note="a row of -inf",
+    ),
+    fault(
+        "bias_masks_a_row_of_the_forward",
+        code="GV208",
+        wrong=BiasedSoftmaxForward,
+        right=BiasedSoftmax,
+        args=[arg("x", "b n"), arg("bias", "b n", ADDITIVE, role="frozen")],
+        dims={"n": NONEMPTY},
+        reference=biased_softmax,
+        source="ROCm/TransformerEngine#556",
+        note="a row of -inf",
+    ),
     fault(
         "prod_divides_by_input",
         code="GV111",

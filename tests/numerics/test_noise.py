@@ -56,9 +56,9 @@ def test_spacings_below_the_finest_step_are_left_out():
 
 def test_one_lucky_output_takes_the_noise_of_the_many():
     levels = ((-20, np.array([0.0, 1e-7, 1e-7, 1e-7, 1e-7])),)
-    ((_, sigma),) = pooled(levels, np.full(5, 2.0))
+    ((_, sigma),) = pooled(levels, np.full(5, 2.0), np.zeros(5, dtype=bool))
     assert sigma[0] == pytest.approx(1e-7)
-    ((_, few),) = pooled(((-20, np.array([0.0, 1e-7])),), np.ones(2))
+    ((_, few),) = pooled(((-20, np.array([0.0, 1e-7])),), np.ones(2), np.zeros(2, dtype=bool))
     assert few[0] == 0
 
 

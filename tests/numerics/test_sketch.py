@@ -217,6 +217,15 @@ def test_a_claim_that_is_not_finite_is_judged_along_its_own_axis():
     assert not any(m.confirmed for m in edge.measure() if m.facts.get("kind") == "not finite")
 
 
+def test_at_the_edge_of_a_domain_a_claim_that_is_not_finite_is_held_against_the_side_that_is():
+    power = elementwise(
+        lambda x: x * np.sqrt(x), lambda x: np.where(x > 0, 1.5 * np.sqrt(np.abs(x)), np.nan), np.array([0.0, 1.0, 2.0])
+    )
+    (found,) = [m for m in power.measure() if m.facts.get("kind") == "not finite"]
+    assert (found.confirmed, found.code) == (True, "edge")
+    assert abs(found.value) <= found.error < 0.01
+
+
 def test_the_same_seed_gives_the_same_measurement_and_another_a_different_one():
     first, again, other = (sine(30).measure(seed)[0] for seed in (0, 0, 1))
     assert first.analytic == again.analytic
