@@ -291,3 +291,22 @@ def test_gradcheck_of_an_op_that_refuses_float64_is_judged_as_given(said) -> Non
     ):
         gradverify.gradcheck(single, real(2, dtype=torch.float32))
     assert said.examined[0][1][0].dtype is torch.float32
+
+
+def test_a_slip_in_the_name_of_an_argument_is_told_in_the_words_of_python(said) -> None:
+    with pytest.raises(SpecError, match=r"bare: check\(\) does not know 'xx'; did you mean 'x'\?"):
+        gradverify.check(bare, xx="*b", w="k")
+    with pytest.raises(SpecError, match=r'name them:      check\(op, x="\*b k"\)'):
+        gradverify.check(bare)
+
+
+def test_nothing_of_hypothesis_reaches_stderr_for_a_large_failing_input() -> None:
+    class Tripled(Double):
+        @staticmethod
+        def backward(ctx, g):
+            return g * 3
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = gradverify.check(Tripled, real(60, 60), examples=1, claims="vjp")
+    assert run.totals["FAIL"] == 1

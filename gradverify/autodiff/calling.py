@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradverify.errors import GradverifyError, OpError
 from gradverify.records.nested import Slot, is_nested, leaves, mapped
-from gradverify.records.spec import Spec, describe_callable
+from gradverify.records.spec import Spec
 
 Primals = Mapping[str, Tensor | None]
 Called = Callable[[Primals, Mapping[str, Any]], tuple[Tensor, ...]]
@@ -65,7 +65,7 @@ def bare(spec: Spec) -> Called:
 
     def call(primals: Primals, kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
         values = handed(spec, primals, kwargs)
-        return flattened(spec, apply, apply(*(values[n] for n in positional), **{n: values[n] for n in named}))
+        return flattened(spec, apply(*(values[n] for n in positional), **{n: values[n] for n in named}))
 
     return call
 
@@ -169,7 +169,7 @@ def _guarded(
             raise OpError(f"{spec.name}: {_said(stage, error)}", code="GV902", stage=stage) from error
         finally:
             Clock.seconds += time.perf_counter() - began
-        return flattened(spec, fn, out)
+        return flattened(spec, out, stage=stage)
 
     return call
 
@@ -184,26 +184,34 @@ def raised(spec: Spec, error: Exception, *, code: str = "GV902", stage: str = "b
     return OpError(f"{spec.name}: {_said(stage, error)}", code=code, stage=stage)
 
 
-def flattened(spec: Spec, fn: Callable[..., Any], out: Any) -> Outputs:
+def flattened(spec: Spec, out: Any, *, stage: str = "forward") -> Outputs:
     """The tensors in what an op returned, however nested; None, and what is no tensor, are left out beside one.
 
     Raises OpError (GV903) where there is no tensor, and for nested outputs of a Function, which autograd loses.
     """
     named = {n: t for n, t in leaves(out, "y") if isinstance(t, Tensor)}
-    who = describe_callable(getattr(fn, "__self__", fn) if _is_function(fn) else fn)
-    if not named:
-        strange = next((leaf for _, leaf in leaves(out, "y") if leaf is not None), out)
-        message = f"{spec.name}: {who} returned {type(strange).__name__}; {_WANTED}."
-        raise OpError(message, code="GV903", stage="forward")
-    if _is_function(fn) and is_nested(out) and not (isinstance(out, tuple) and all(map(_TOP.fullmatch, named))):
-        raise OpError(f"{spec.name}: {who} {_LOST}.", code="GV903", stage="forward")
+    function = stage == "forward" and isinstance(spec.op, type) and issubclass(spec.op, torch.autograd.Function)
+    lost = function and is_nested(out) and not (isinstance(out, tuple) and all(map(_TOP.fullmatch, named)))
+    if lost or not named:
+        who = "forward()" if function else "the op" if stage == "forward" else f"the {stage}"
+        what = f"tensors inside a {type(out).__name__}, {_LOST}" if named else _returned(out)
+        remedy = "a tensor, or a tuple of tensors" if function else "a tensor, or tensors in tuples, lists and dicts"
+        raise OpError(f"{spec.name}: {who} returned {what}; return {remedy}.", code="GV903", stage=stage)
     plain = isinstance(out, Tensor) or _is_plain(out)
     return Outputs.of({_position(n) if plain else n: t for n, t in named.items()})
 
 
-_WANTED = "return a tensor, or tensors in tuples, lists and dicts"
-_LOST = "returned tensors inside a list or dict, where autograd.Function does not track them; return a tuple of tensors"
+_LOST = "which autograd.Function does not connect to backward()"
 _TOP = re.compile(r"y\[(\d+)\]")
+
+
+def _returned(out: Any) -> str:
+    """`None`, `a float`, `a dict without a tensor`."""
+    if out is None:
+        return "None"
+    noun = type(out).__name__
+    article = "an" if noun[:1].lower() in "aeiou" else "a"
+    return f"{article} {noun}{' without a tensor' if is_nested(out) else ''}"
 
 
 def _is_plain(out: Any) -> bool:
@@ -214,11 +222,6 @@ def _is_plain(out: Any) -> bool:
 def _position(name: str) -> str:
     found = _TOP.fullmatch(name)
     return found[1] if found else "0"
-
-
-def _is_function(fn: Callable[..., Any]) -> bool:
-    owner = getattr(fn, "__self__", None)
-    return isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
 
 
 def clone_exactly(t: Tensor) -> Tensor:

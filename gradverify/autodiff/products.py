@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -178,13 +178,56 @@ def gradients(
         Clock.seconds += time.perf_counter() - began
 
 
-_REFUSED = ("invalid gradient", "incorrect number of gradients", "expected Variable", "isFloatingType(grad")
-
-
 def _of_backward(spec: Spec, error: Exception) -> OpError:
-    """Torch refuses gradients of the wrong number, shape or kind: say so by code."""
+    """Torch refuses gradients of the wrong number, shape or kind: say so by code, and in the user's words."""
     text = str(error)
-    return raised(spec, error, code="GV109" if any(w in text for w in _REFUSED) else "GV902")
+    for pattern, words in _REFUSED.items():
+        if found := re.search(pattern, text):
+            return OpError(f"{spec.name}: {words(spec, *found.groups())}", code="GV109", stage="backward")
+    return raised(spec, error, code="GV109" if "invalid gradient" in text else "GV902")
+
+
+def _number(spec: Spec, owner: str, wanted: str, got: str) -> str:
+    returned = f"{got} gradient{'' if got == '1' else 's'}{' (a list counts as one)' if got == '1' else ''}"
+    taken = f"{wanted} input{'' if wanted == '1' else 's'}"
+    named = f" ({', '.join(spec.order)})" if len(spec.order) == int(wanted) else ""
+    remedy = "return one" if wanted == "1" else f"return a tuple of {wanted}, with None where there is none"
+    return f"{_who(spec, owner)} returned {returned}, and forward() takes {taken}{named}; {remedy}."
+
+
+def _shape(spec: Spec, owner: str, index: str, got: str, wanted: str) -> str:
+    # Inside a plain function it is not known whose input that is.
+    known = _is_function(spec) and int(index) < len(spec.order)
+    name = f"`{spec.order[int(index)]}`" if known else f"input {index}"
+    remedy = "they must be equal"
+    return f"{_who(spec, owner)} returned a gradient of shape {got} for {name}, whose shape is {wanted}; {remedy}."
+
+
+def _kind(_: Spec, got: str) -> str:
+    hint = "; return a tuple, not a list" if got == "list" else ""
+    return f"backward() returned a {got} where a gradient is a tensor or None{hint}."
+
+
+def _integer(_: Spec) -> str:
+    return "backward() returned a gradient of integers or bools; a gradient is floating, like its input."
+
+
+def _who(spec: Spec, owner: str) -> str:
+    return "backward()" if _is_function(spec) else f"backward() of {owner}"
+
+
+def _is_function(spec: Spec) -> bool:
+    return isinstance(spec.op, type) and issubclass(spec.op, torch.autograd.Function)
+
+
+# What torch's engine says of gradients that it cannot take -> what we say.
+_REFUSED: Mapping[str, Callable[..., str]] = {
+    r"unction (\w+)Backward returned an incorrect number of gradients \(expected (\d+), got (\d+)\)": _number,
+    r"unction (\w+)Backward returned an invalid gradient at index (\d+) - "
+    r"got (\[.*?\]) but expected shape compatible with (\[.*?\])": _shape,
+    r"expected Variable or None \(got ([\w.]+)\)": _kind,
+    r"isFloatingType\(grad": _integer,
+}
 
 
 def record(

@@ -16,7 +16,7 @@ from gradverify.records.claims import CLAIMS, NOT_YET, WHY_NOT_YET
 from gradverify.records.described import described
 from gradverify.records.spec import Dim, Spec, describe_callable, source_of
 from gradverify.reports.console import op_lines
-from gradverify.reports.lines import place
+from gradverify.reports.lines import place, relative
 from gradverify.reports.style import Style, wrapped
 
 
@@ -83,7 +83,7 @@ def _lines(spec: Spec, style: Style) -> list[str]:
 def _facts(spec: Spec) -> dict[str, str]:
     """Everything that the spec determines, in words; an empty text is not shown."""
     return {
-        "op": describe_callable(spec.op),
+        "op": relative(describe_callable(spec.op)),
         "reference": _defined(spec.reference) if spec.reference else "none",
         "truth": _truth(spec),
         "keywords": "; ".join(f"{k} in {', '.join(map(repr, v))}" for k, v in spec.kwargs.items()),

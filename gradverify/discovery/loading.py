@@ -18,7 +18,7 @@ from typing import Any
 from gradverify.config import did_you_mean
 from gradverify.discovery.files import shown, syntax_error
 from gradverify.errors import UsageError
-from gradverify.records.spec import Spec
+from gradverify.records.spec import SPEC_MODULE, Spec
 
 
 def from_module(target: str, *, shapes: Mapping[str, str]) -> list[Spec]:
@@ -118,7 +118,7 @@ def _file_module(file: Path) -> ModuleType:
     """The file as a module of its own, under a name that no other file shares; imported once."""
     resolved = file.resolve()
     digest = hashlib.sha256(str(resolved).encode()).hexdigest()[:8]
-    name = f"gradverify_spec_{re.sub(r'[^0-9a-zA-Z_]', '_', file.stem)}_{digest}"
+    name = f"{SPEC_MODULE}{re.sub(r'[^0-9a-zA-Z_]', '_', file.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     found = importlib.util.spec_from_file_location(name, resolved)

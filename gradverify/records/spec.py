@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -12,6 +13,9 @@ from gradverify.errors import SpecError
 from gradverify.records.case import Scalar
 from gradverify.records.finding import Location
 from gradverify.records.nested import parameters, templates
+
+SPEC_MODULE = "gradverify_spec_"
+"""How the name of a module begins that a spec file was imported as."""
 
 Role = Literal["differentiable", "frozen", "integer", "mask"]
 """`frozen`: floating, but the gradient must be None or zero."""
@@ -254,7 +258,7 @@ def describe_callable(op: Any) -> str:
     qualname = next((n for n in (getattr(op, w, None) for w in words) if n), None)
     module = getattr(op, "__module__", None) or ""
     if qualname and "<" not in qualname:
-        return f"{module}:{qualname}"
+        return f"{_named(module)}:{qualname}"
     code = getattr(op, "__code__", None)
     if code is not None:
         return f"{code.co_filename}:{code.co_firstlineno}"
@@ -262,6 +266,12 @@ def describe_callable(op: Any) -> str:
         return f"{module}:{qualname}"
     # The repr of a module is a page of its layers.
     return f"{type(op).__module__}:{type(op).__qualname__}()" if hasattr(op, "named_parameters") else str(op)
+
+
+def _named(module: str) -> str:
+    """The module of a spec file has a name of ours; the user knows it by its path."""
+    file = getattr(sys.modules.get(module), "__file__", None) if module.startswith(SPEC_MODULE) else None
+    return file or module
 
 
 def source_of(obj: Any) -> Location | None:

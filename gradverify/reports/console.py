@@ -11,7 +11,7 @@ from gradverify.records.claims import CLAIMS, family_of
 from gradverify.records.run import Environment, Input, Invocation, OpRun, Run
 from gradverify.records.verdict import Outcome, Result
 from gradverify.reports import table
-from gradverify.reports.lines import gathered_lines, gathers, one_line, place, relative, result_lines
+from gradverify.reports.lines import gathered_lines, gathers, place, relative, result_lines, short_lines
 from gradverify.reports.style import WIDTH, Style, wrapped
 from gradverify.reports.totals import not_covered_lines, total_line, total_notes
 
@@ -67,8 +67,6 @@ class Console:
         elif view.form == "full":
             self._release(unless=result)
             self._lines(result_lines(result, style=view.style, verbose=view.verbose, earlier=earlier))
-        elif self._view.form == "quiet" and self._op and _is_bad(result):
-            self._lines([one_line(self._op, result, style=self._view.style)])
 
     def finish(self, run: Run) -> None:
         """Show what failed where it was not shown yet, what is not covered, and the totals."""
@@ -77,7 +75,7 @@ class Console:
         if self._view.form == "table":
             self._lines(_findings(run, self._view))
         if self._view.form == "concise":
-            self._lines([one_line(op, r, style=style) for op in run.ops for r in op.checks if _is_bad(r)])
+            self._lines([line for op in run.ops for line in _short(op, op.checks, style)])
         self._lines([line for op in run.ops if op.error for line in _unusable(op, self._view)])
         if self._view.form != "quiet":
             self._lines([*not_covered_lines(run, style=style), *total_notes(run, style=style)])
@@ -94,6 +92,8 @@ class Console:
         if self._op and self._view.form in ("table", "concise"):
             op = msgspec.structs.replace(self._op, checks=tuple(self._results))
             self._lines(table.rows(op, self._view.claims, style=self._view.style))
+        if self._op and self._view.form == "quiet":
+            self._lines(_short(self._op, self._results, self._view.style))
         self._op = None
 
     def _lines(self, lines: Sequence[str]) -> None:
@@ -129,7 +129,7 @@ def op_lines(op: OpRun, *, style: Style) -> list[str]:
     name = op.target if op.spec == "" or op.target.endswith(op.spec) else f"{op.spec}  {op.target}"
     kind = [op.kind] if op.kind and op.kind != "lazy" else []
     source = [place(op.source)] if op.source else []
-    head, *more = wrapped(style.plain("  ".join([name, *kind, *source])), rest="    ")
+    head, *more = wrapped(style.plain("  ".join([relative(name), *kind, *source])), rest="    ")
     contract = [f"contract {relative(op.contract)}"] if op.contract != "exact" else []
     contract += [op.note] if op.note else []
     inputs = "   ".join(_input(i) for i in op.inputs)
@@ -149,6 +149,10 @@ def _input(item: Input) -> str:
     domain = f" in {item.domain}" if item.domain.startswith("[") else f" {item.domain}" if item.domain else ""
     frozen = " no gradient" if item.role == "frozen" else ""
     return f"{item.name} {_WORDS.get(item.role, 'Float')}[{item.shape}]{domain}{frozen}"
+
+
+def _short(op: OpRun, results: Sequence[Result], style: Style) -> list[str]:
+    return short_lines(op, [r for r in results if _is_bad(r)], style=style)
 
 
 def _is_bad(result: Result) -> bool:

@@ -32,12 +32,30 @@ def result_lines(result: Result, *, style: Style, verbose: bool = False, earlier
     same = [r for r in earlier if _trouble(r) and _trouble(r) == _trouble(result)]
     if same and not verbose:
         return [f"{_head(result, style)}{result.code} as for {claim_name(same[0])}"]
+    if not verbose and (known := _already_seen(result, earlier)):
+        return [f"{_head(result, style)}{result.code} the same fault as {claim_name(known)}: {_quantity(result)}"]
     lines = (
         _passed(result, _what_held(result), style=style)
         if result.outcome is Outcome.PASS
         else _failed(result, style=style)
     )
     return lines + (_details(result, style=style) if verbose else [])
+
+
+def _already_seen(result: Result, earlier: Sequence[Result]) -> Result | None:
+    """The wrong vjp of an input explains why it is wrong at the edge sizes too."""
+    if result.claim != "edges" or result.outcome is not Outcome.FAIL:
+        return None
+    primary = (r for r in earlier if r.claim == "vjp" and r.outcome is Outcome.FAIL)
+    return next((r for r in primary if (r.dtype, r.device) == (result.dtype, result.device) and _same(r, result)), None)
+
+
+def _same(one: Result, other: Result) -> bool:
+    return bool(_quantity(one)) and _quantity(one) == _quantity(other)
+
+
+def _quantity(result: Result) -> str:
+    return result.worst.evidence.quantity if result.worst else ""
 
 
 def _trouble(result: Result) -> tuple[str, str] | None:
@@ -84,10 +102,27 @@ def headline(result: Result) -> str:
     return f"{result.code} {text}".strip() + expected
 
 
-def one_line(op: OpRun, result: Result, *, style: Style) -> str:
-    """`FAIL op vjp[cpu-float64] GV199 summary`: what `-q` and machines that read lines see."""
-    label = f"{op.spec} {result.claim}[{result.device}-{result.dtype}]"
-    return style.plain(f"{result.outcome.value} {label} {headline(result)}".rstrip())
+def short_lines(op: OpRun, results: Sequence[Result], *, style: Style) -> list[str]:
+    """`FAIL op vjp,edges[cpu-float64] GV199 summary`: what `-q` and machines that read lines see.
+
+    Claims that say the same, or that a fault is seen by which stands there already, share its line.
+    """
+    shared: list[list[Result]] = []
+    for result in results:
+        for group in shared:
+            known = _trouble(group[0]) == _trouble(result) or _already_seen(result, group)
+            if known and (group[0].device, group[0].dtype) == (result.device, result.dtype):
+                group.append(result)
+                break
+        else:
+            shared.append([result])
+    return [_one_line(op, group, style) for group in shared]
+
+
+def _one_line(op: OpRun, group: Sequence[Result], style: Style) -> str:
+    first = group[0]
+    label = f"{op.spec} {','.join(r.claim for r in group)}[{first.device}-{first.dtype}]"
+    return style.plain(f"{first.outcome.value} {label} {headline(first)}".rstrip())
 
 
 def place(location: Location) -> str:
@@ -108,7 +143,9 @@ def _passed(result: Result, said: str, *, style: Style) -> list[str]:
 
 
 def _head(result: Result, style: Style) -> str:
-    return f"  {style.mark(result)} {claim_name(result):<{_CLAIM_COLUMN}} "
+    name = claim_name(result)
+    # The claims of one dtype have one column, whatever stands behind their names.
+    return f"  {style.mark(result)} {name:<{_CLAIM_COLUMN + len(name) - len(result.claim)}} "
 
 
 def _what_held(result: Result) -> str:

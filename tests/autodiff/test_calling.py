@@ -60,11 +60,48 @@ def test_a_tuple_of_outputs_is_flattened_and_none_is_left_out():
     assert len(call(lambda x, w: [x])) == 1
 
 
-@pytest.mark.parametrize(("value", "word"), [(3.0, "float"), ("a", "str"), (None, "NoneType"), ((), "tuple")])
-def test_what_is_no_tensor_is_named(value, word):
-    with pytest.raises(OpError, match=f"returned {word}; return a tensor") as caught:
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (3.0, "a float"),
+        (3, "an int"),
+        ({"y": 3.0}, "a dict without a tensor"),
+        (None, "None"),
+        ((), "a tuple without a tensor"),
+        ([None], "a list without a tensor"),
+    ],
+)
+def test_what_is_no_tensor_is_named(value, words):
+    with pytest.raises(OpError) as caught:
         call(lambda x, w: value)
+    assert str(caught.value) == (f"f: the op returned {words}; return a tensor, or tensors in tuples, lists and dicts.")
     assert caught.value.code == "GV903"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (lambda x: None, "f: forward() returned None; return a tensor, or a tuple of tensors."),
+        (
+            lambda x: [x + 0],
+            "f: forward() returned tensors inside a list, which autograd.Function does not connect to backward(); "
+            "return a tensor, or a tuple of tensors.",
+        ),
+    ],
+)
+def test_a_function_is_named_by_its_forward_and_may_return_no_list(value, said):
+    class Odd(Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            return value(x)
+
+        @staticmethod
+        def backward(ctx, u):
+            return u, None
+
+    with pytest.raises(OpError) as caught:
+        call(Odd)
+    assert str(caught.value) == said
 
 
 def test_an_op_that_raises_is_quoted_by_its_first_line():
@@ -154,6 +191,6 @@ def test_a_function_that_hides_its_outputs_from_autograd_is_told_so():
         call(Packed)
     assert caught.value.code == "GV903"
     assert str(caught.value).endswith(
-        "Packed returned tensors inside a list or dict, where autograd.Function does not track them; "
-        "return a tuple of tensors."
+        "forward() returned tensors inside a dict, which autograd.Function does not connect to backward(); "
+        "return a tensor, or a tuple of tensors."
     )

@@ -69,19 +69,45 @@ class Wrong(Function):
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"),
+    ("answer", "code", "said"),
     [
-        (lambda u: (u[:1].expand(3), u), "GV109"),
-        (lambda u: (u,), "GV109"),
-        (lambda u: (u, u, u, u), "GV109"),
-        (lambda u: 1 / 0, "GV902"),
+        (
+            lambda u: (u[:1].expand(3), u),
+            "GV109",
+            "backward() returned a gradient of shape [3] for `x`, whose shape is [2]; they must be equal.",
+        ),
+        (
+            lambda u: (u,),
+            "GV109",
+            "backward() returned 1 gradient (a list counts as one), and forward() takes 2 inputs (x, w); "
+            "return a tuple of 2, with None where there is none.",
+        ),
+        (
+            lambda u: (u, u, u, u),
+            "GV109",
+            "backward() returned 4 gradients, and forward() takes 2 inputs (x, w); "
+            "return a tuple of 2, with None where there is none.",
+        ),
+        (
+            lambda u: ([u], u),
+            "GV109",
+            "backward() returned a list where a gradient is a tensor or None; return a tuple, not a list.",
+        ),
+        (lambda u: (1.0, u), "GV109", "backward() returned a float where a gradient is a tensor or None."),
+        (lambda u: 1 / 0, "GV902", "the backward raised ZeroDivisionError: division by zero"),
     ],
 )
-def test_what_torch_refuses_of_a_backward_has_a_code(answer, code):
+def test_what_torch_refuses_of_a_backward_has_a_code_and_is_said_in_our_words(answer, code, said):
     Wrong.answer = answer
-    with pytest.raises(OpError, match=r"^f: the backward raised") as caught:
+    with pytest.raises(OpError) as caught:
         tape(Wrong).vjp([torch.ones(2)])
-    assert caught.value.code == code
+    assert (caught.value.code, str(caught.value)) == (code, f"f: {said}")
+
+
+def test_inside_a_plain_function_an_input_of_backward_has_a_number_only():
+    Wrong.answer = lambda u: (u[:1].expand(3), u)
+    with pytest.raises(OpError, match=r"backward\(\) of Wrong returned a gradient of shape \[3\] for input 0, whose"):
+        tape(lambda x, w: Wrong.apply(x, w)).vjp([torch.ones(2)])
 
 
 def test_a_backward_of_the_right_shapes_is_not_refused():

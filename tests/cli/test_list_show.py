@@ -9,6 +9,7 @@ import pytest
 
 from gradverify.cases.outline import outlines
 from gradverify.discovery import files
+from tests.cli.conftest import SPEC
 
 HEAD = "from typing import Annotated\nfrom torch import Tensor\n"
 
@@ -143,3 +144,14 @@ def test_show_of_a_bare_op(project, engine, gradverify_) -> None:
     answer = gradverify_("show", "mypkg.ops:bare", "--arg", "x=n", "--arg", "w=n")
     assert answer.code == 0
     assert "- forward   the spec has no reference; give it a body" in answer.out
+
+
+def test_show_names_what_a_spec_file_defines_by_the_path_of_the_file(project, gradverify_) -> None:
+    file = project / "specs" / "own.py"
+    file.write_text(
+        SPEC.replace("@gv.spec(Scale)", "def twice(x, w): return x * w\n\n@gv.spec(twice, backward_of=twice)", 1)
+    )
+    answer = gradverify_("show", "specs/own.py::scale")
+    assert "op           specs/own.py:twice" in answer.out
+    assert "contract backward_of specs/own.py:twice" in answer.out
+    assert "gradverify_spec_" not in answer.out

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from gradverify.diagnosis.explain import CAUSE, REMEDIES, explain
+from gradverify.cases.regimes import ABSENT, COMMON, REPEATED, SCALED
+from gradverify.diagnosis.explain import CAUSE, REMEDIES, explain, remedy_of_raised
 from gradverify.records.case import Case
 from gradverify.records.claims import CLAIMS
 from gradverify.records.codes import TITLES
@@ -314,11 +315,11 @@ def test_the_case_is_told_by_what_is_not_plain():
         claim="vjp",
         dims=(("b", (2, 3)), ("n", 5)),
         kwargs=(("mode", "sum"), ("eps", 0.5)),
-        values=(("x", "zeros"), ("w", "normal")),
+        values=(("x", "zeros"), ("w", "decimals")),
         layouts=(("x", "contiguous"), ("w", "sliced")),
     )
     lines = finding(evidence(case=case), "GV199").lines
-    assert lines[0] == "smallest case  b=2x3  n=5  mode='sum'  eps=0.5  x zeros  w sliced"
+    assert lines[0] == "smallest case  b=2x3  n=5  mode='sum'  eps=0.5  x with zeros  w sliced"
     given = finding(evidence(case=Case(spec="scale", claim="vjp")), "GV199").lines
     assert given[0] == "smallest case  the given inputs"
 
@@ -383,3 +384,41 @@ def test_what_a_frozen_argument_adds_is_counted():
         "jvp", quantity="the output tangents from the frozen `w`", value=0.0, error=0.0, facts={"kind": "frozen"}
     )
     assert finding(frozen, "GV401").lines[-1] == "2 elements not zero"
+
+
+@pytest.mark.parametrize("word", sorted({*COMMON, *SCALED, ABSENT, REPEATED}))
+def test_every_regime_of_values_is_said_in_words_or_is_nothing_special(word):
+    case = Case(spec="scale", claim="vjp", dims=(("n", 5),), values=(("x", word),))
+    shown = finding(evidence(case=case), "GV199").lines[0].removeprefix("smallest case  n=5").strip()
+    ordinary = word in ("normal", "decimals")
+    assert (shown == "") is ordinary
+    assert ordinary or shown.startswith(
+        ("x with ", "x of size ", "x near ", "x at ", "x a ", "x all ", "x absent", "x rep")
+    )
+
+
+def test_a_gradient_of_zero_may_be_one_that_was_not_returned():
+    assert "dy[2,1]/dx[2,1] = 0   (or None)" in text(finding(evidence(analytic=0.0, worst=ENTRY), "GV199"))
+    assert "(or None)" not in text(finding(evidence(worst=ENTRY), "GV199"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "tensors used as indices must be long, int, byte or bool tensors",
+        "index_select(): Expected dtype int32 or int64 for index",
+        "one_hot is only applicable to index tensor of type LongTensor.",
+        "expected target dtype to be Long or Byte, but got Double",
+        "masked_fill_ only supports boolean masks, but got mask with dtype double",
+    ],
+)
+def test_an_op_that_wants_integers_is_answered_with_how_to_declare_them(said):
+    assert "gv.index" in remedy_of_raised("GV902", f"f: the forward raised RuntimeError: {said}")
+    assert "gv.index" not in remedy_of_raised("GV904", said)
+
+
+def test_other_exceptions_are_met_by_mending_the_op_or_its_domain():
+    assert remedy_of_raised("GV902", "f: the forward raised ValueError: no kernel").startswith(
+        "mend the op; inputs that"
+    )
+    assert remedy_of_raised("GV109", "") is None

@@ -110,6 +110,39 @@ def test_a_failing_child_of_a_family_stands_for_itself() -> None:
     assert text.index("✗ transforms.checkpoint GV506") < text.index("✓ transforms 6 cases    vmap, hooks: as in plain")
 
 
+def test_under_quiet_claims_that_say_the_same_share_a_line() -> None:
+    raised = [msgspec.structs.replace(runs.RAISED, claim=c) for c in ("forward", "vjp", "linear")]
+    other = msgspec.structs.replace(runs.RAISED, claim="vjp", dtype="float32")
+    text = render(runs.run(runs.op(*raised, other, spec="f")), View(form="quiet"))
+    assert [line.split(" GV902")[0] for line in text.splitlines()] == [
+        "ERROR f forward,vjp,linear[cpu-float64]",
+        "ERROR f vjp[cpu-float32]",
+    ]
+
+
+def test_edges_names_the_fault_that_vjp_has_shown_in_full() -> None:
+    edges = msgspec.structs.replace(
+        runs.VJP_FAIL, claim="edges", code="GV206", worst=runs.verdict(Outcome.FAIL, "GV206")
+    )
+    text = render(runs.run(runs.op(runs.VJP_FAIL, edges)), View())
+    assert "  ✗ edges    GV206 the same fault as vjp: the gradient of `w`\n" in text
+    assert text.count("smallest case") == 1
+    for full in (
+        View(verbose=True),
+        View(form="full"),
+    ):
+        alone = edges if not full.verbose else runs.VJP_FAIL
+        assert render(runs.run(runs.op(alone, edges)), full).count("smallest case") == 2 - (alone is edges)
+    elsewhere = msgspec.structs.replace(edges, dtype="float32")
+    assert render(runs.run(runs.op(runs.VJP_FAIL, elsewhere)), View()).count("smallest case") == 2
+
+
+def test_claims_of_another_dtype_keep_their_columns() -> None:
+    low = [runs.passed(c, dtype="float32") for c in ("vjp", "partial")]
+    lines = [line for line in render(runs.run(runs.op(*low)), View()).splitlines() if "[cpu-float32]" in line]
+    assert len({re.search(r"\d+ case", line).start() for line in lines}) == 1
+
+
 def test_a_table_shows_the_first_findings_and_counts_the_others() -> None:
     text = render(runs.run(*(runs.op(runs.VJP_FAIL, runs.UNSURE) for _ in range(7))), View(form="table"))
     assert text.count("smallest case") + text.count("error grows") == 10
