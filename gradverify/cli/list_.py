@@ -17,6 +17,7 @@ from gradverify.discovery.files import Listed, listed
 from gradverify.reports.style import WIDTH
 
 _HEADINGS = ("NAME", "KIND", "INPUTS", "CONTRACT", "CHECKS", "LAST")
+_INPUTS = _HEADINGS.index("INPUTS")
 _AGES = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -49,12 +50,17 @@ def _row(entry: Listed, result: last.Last | None) -> dict[str, Any]:
 
 
 def _table(entries: Sequence[Listed], results: dict[str, last.Last], now: float) -> str:
-    """Columns as wide as their widest cell; INPUTS gives way first, so that a row fits the width."""
-    rows = [_HEADINGS, *(_cells(e, results.get(e.outline.name), now) for e in entries)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
-    inputs = max(widths[2] - max(sum(widths) + 2 * (len(widths) - 1) - WIDTH, 0), len(_HEADINGS[2]))
+    """Columns as wide as their widest cell, none of them empty; INPUTS gives way first, so that a row fits the width."""
+    cells = [_cells(e, results.get(e.outline.name), now) for e in entries]
+    shown = [i for i in range(len(_HEADINGS)) if any(row[i] for row in cells)]
+    rows = [tuple(row[i] for i in shown) for row in (_HEADINGS, *cells)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if _INPUTS in shown:
+        at = shown.index(_INPUTS)
+        over = max(sum(widths) + 2 * (len(widths) - 1) - WIDTH, 0)
+        widths[at] = max(widths[at] - over, len(_HEADINGS[_INPUTS]))
     style = output.style_of(sys.stdout)
-    lines = [_line([*row[:2], _cut(row[2], inputs), *row[3:]], [*widths[:2], inputs, *widths[3:]]) for row in rows]
+    lines = [_line([_cut(cell, w) for cell, w in zip(row, widths, strict=True)], widths) for row in rows]
     return style.plain("\n".join(lines)) + "\n"
 
 

@@ -19,6 +19,8 @@ from gradverify.reports.console import op_lines
 from gradverify.reports.lines import place, relative
 from gradverify.reports.style import Style, wrapped
 
+_CLAIM_COLUMN = max(map(len, CLAIMS)) + 2
+
 
 @click.command("show")
 @click.argument("target")
@@ -45,7 +47,8 @@ def command(*, target: str, arg: tuple[str, ...], as_json: bool) -> int:
 
 def claims_of(spec: Spec) -> dict[str, str]:
     """Claim -> why it is not checked for this spec; empty where it is."""
-    from gradverify.autodiff.forward_mode import NONE, lacking  # it imports torch
+    from gradverify.autodiff import forward_mode  # it imports torch
+    from gradverify.autodiff.transforms import pure
 
     reasons = dict.fromkeys(CLAIMS, "")
     if spec.reference is None:
@@ -54,8 +57,9 @@ def claims_of(spec: Spec) -> dict[str, str]:
         reasons["linear"] = "the spec says linear=False"
     if spec.inputs is not None:
         reasons["edges"] = "inputs= gives the shapes"
-    if lacking(spec.op):
-        reasons |= {"jvp": NONE, "adjoint": NONE}
+    if forward_mode.lacking(spec.op):
+        reasons |= {"jvp": forward_mode.NONE, "adjoint": forward_mode.NONE}
+    reasons |= pure.lacking(spec.op)
     if not spec.differentiable():
         reasons |= {c: "no argument carries a gradient" for c in CLAIMS if c != "forward"}
     return reasons
@@ -132,5 +136,6 @@ def _fact(name: str, value: str, style: Style) -> list[str]:
 
 
 def _claim(claim: str, text: str, style: Style, *, kind: str) -> list[str]:
-    first, *rest = wrapped(style.plain(text), rest=" " * 13)
-    return [f"  {style.sign(kind)} {claim:<8}  {first}", *rest]
+    lead = len(Style(unicode=style.unicode).sign(kind)) + 3 + _CLAIM_COLUMN
+    first, *rest = wrapped(style.plain(text), first=" " * lead, rest=" " * lead)
+    return [f"  {style.sign(kind)} {claim:<{_CLAIM_COLUMN}}{first[lead:]}", *rest]

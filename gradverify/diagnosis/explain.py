@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from gradverify.records.case import Case
+from gradverify.diagnosis.case import told
 from gradverify.records.codes import TITLES
 from gradverify.records.evidence import Evidence, Mismatch
 from gradverify.records.finding import Finding
@@ -38,7 +38,7 @@ def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
     return Finding(
         code=result.code,
         summary=_summary(spec, result, verdict),
-        lines=tuple(_lines(verdict, runs)),
+        lines=tuple(_lines(spec, verdict, runs)),
         remedy=_remedy(spec, result.code, e),
         location=spec.source,
         minimal=e.case,
@@ -74,7 +74,17 @@ def _summary(spec: Spec, result: Result, verdict: Verdict) -> str:
         return f"{TITLES['GV602']}: {e.quantity} agrees to {result.digits:.1f} digits"
     if result.outcome is Outcome.INCONCLUSIVE:
         return f"{TITLES[result.code]}: {result.reason}; {_cause(e)}"
+    if e.claim == "adjoint":
+        return f"{TITLES[result.code]}{_disagreement(e)}"
+    if result.code == "GV199" and e.quantity.startswith("the gradient of "):
+        return f"{TITLES[result.code]} {e.quantity.removeprefix('the gradient ')}{_where(e)}"
     return f"{TITLES[result.code]}: {e.quantity}{_where(e)}"
+
+
+def _disagreement(e: Evidence) -> str:
+    """About which input, and which mode is off where a third opinion tells."""
+    about = f" about `{e.worst.argument}`" if e.worst is not None and e.worst.argument else ""
+    return about + (f": {e.facts['third_said']}" if "third_said" in e.facts else "")
 
 
 def _argument(spec: Spec, e: Evidence) -> str:
@@ -109,9 +119,9 @@ def _where(e: Evidence) -> str:
     return f" ({relation})" if relation else ""
 
 
-def _lines(verdict: Verdict, runs: int) -> list[str]:
+def _lines(spec: Spec, verdict: Verdict, runs: int) -> list[str]:
     e = verdict.evidence
-    lines = [f"smallest case  {_case(e.case)}" + (f"   {_count(runs, 'run')}" if runs else "")]
+    lines = [f"smallest case  {told(spec, e.case)}" + (f"   shrunk in {_count(runs, 'run')}" if runs else "")]
     lines += _numbers(e)
     if "history" in e.facts:
         lines.append(str(e.facts["history"]))
@@ -125,36 +135,8 @@ def _lines(verdict: Verdict, runs: int) -> list[str]:
     return lines
 
 
-# What is special about the values or the layout of an argument; nothing, where nothing is.
-_VALUES = {
-    "normal": "",
-    "decimals": "",
-    "contiguous": "",
-    "ones": "all ones",
-    "ramp": "a ramp",
-    "zeros": "with zeros",
-    "ties": "with ties",
-    "bounds": "at its bounds",
-    "saturated": "of size 20 to 100",
-    "shifted": "near 1000",
-    "none": "absent",
-    **{f"scaled 1e{p:+d}": f"of size 1e{p:+d}" for p in range(-6, 7)},
-}
-
-
-def _case(case: Case) -> str:
-    dims = [f"{k}={_size(v)}" for k, v in case.dims]
-    kwargs = [f"{k}={v!r}" for k, v in case.kwargs]
-    values = [f"{k} {_VALUES.get(v, v)}" for k, v in (*case.values, *case.layouts) if _VALUES.get(v, v)]
-    return "  ".join([*dims, *kwargs, *values]) or "the given inputs"
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _size(v: int | tuple[int, ...]) -> str:
-    return "x".join(map(str, v)) if isinstance(v, tuple) and v else str(v)
 
 
 def _numbers(e: Evidence) -> list[str]:
@@ -182,10 +164,9 @@ def _numbers(e: Evidence) -> list[str]:
 
 def _third(e: Evidence, name: str) -> str:
     """What a third opinion on two disagreeing claims says."""
-    said = str(e.facts["third_said"])
     if "third_value" not in e.facts:
-        return said
-    return f"{name} = {float(e.facts['third_value']):.10g} +- {float(e.facts['third_error']):.1g}   {said}"
+        return str(e.facts["third_said"])
+    return f"{name} = {float(e.facts['third_value']):.10g} +- {float(e.facts['third_error']):.1g}"
 
 
 def _may_be_none(e: Evidence, ours: str) -> bool:

@@ -7,24 +7,24 @@ from types import MappingProxyType
 CLAIMS = MappingProxyType(
     {
         "forward": "the forward equals the reference",
-        "vjp": "backward returns the gradient that the contract promises",
+        "vjp": "backward returns the gradient of the contract",
         "linear": "backward is linear in the cotangent",
-        "layout": "the memory layout of inputs and cotangents changes nothing",
+        "layout": "memory layouts of inputs and cotangents change nothing",
         "purity": "inputs, cotangents and saved tensors are left untouched",
         "repeat": "the same call gives the same bits",
         "edges": "sizes 0 and 1 and partial tails are right",
-        "partial": "every mask of inputs, None cotangents and unused outputs are right",
-        "jvp": "forward mode returns the derivative that the contract promises",
+        "partial": "masks, None cotangents and unused outputs are right",
+        "jvp": "forward mode returns the derivative of the contract",
         "adjoint": "forward and reverse mode are transposes of each other",
         "double_backward": "backward can be differentiated again, and rightly",
-        "special": "zeros, ties, masks and extreme sizes are right, or at least finite",
-        "lifetime": "no call disturbs another, and no change in between goes unseen",
-        "memory": "what a call holds goes with its output, and torch sees all of it",
-        "convention": "gradients have the shape, dtype and device of their inputs",
+        "special": "right, or at least finite, at zeros, ties and extremes",
+        "lifetime": "no call disturbs another, no change goes unseen",
+        "memory": "what a call holds goes with its output, seen by torch",
+        "convention": "gradients have their inputs' shape, dtype and device",
         "transforms.vmap": "a batch under vmap gives what a loop gives",
         "transforms.func": "torch.func gives the derivatives of plain autograd",
         "transforms.checkpoint": "under a checkpoint the gradients are the same",
-        "transforms.hooks": "saved-tensor hooks see what backward needs and may return copies",
+        "transforms.hooks": "saved-tensor hooks may return copies",
     }
 )
 

@@ -11,7 +11,8 @@ from gradverify.records.claims import CLAIMS, family_of
 from gradverify.records.run import Environment, Input, Invocation, OpRun, Run
 from gradverify.records.verdict import Outcome, Result
 from gradverify.reports import table
-from gradverify.reports.lines import gathered_lines, gathers, place, relative, result_lines, short_lines
+from gradverify.reports.lines import gathered_lines, gathers, place, relative, result_lines
+from gradverify.reports.repeated import repeated_lines, short_lines, shown_by
 from gradverify.reports.style import WIDTH, Style, wrapped
 from gradverify.reports.totals import not_covered_lines, total_line, total_notes
 
@@ -43,6 +44,7 @@ class Console:
         self._op: OpRun | None = None
         self._results: list[Result] = []
         self._held: list[Result] = []
+        self._repeated: list[tuple[Result, Result]] = []
 
     def begin(self, environment: Environment, invocation: Invocation) -> None:
         """Say what runs where."""
@@ -60,13 +62,19 @@ class Console:
 
     def result(self, result: Result) -> None:
         """Show a result of the op that was announced last."""
-        view, earlier = self._view, tuple(self._results)
+        view, first = self._view, shown_by(result, self._results)
         self._results.append(result)
-        if view.form == "full" and not view.verbose and gathers(result):
+        if view.form != "full":
+            return
+        if view.verbose:
+            self._lines(result_lines(result, style=view.style, verbose=True))
+        elif first is not None:
+            self._repeated.append((result, first))
+        elif gathers(result):
             self._held.append(result)
-        elif view.form == "full":
+        else:
             self._release(unless=result)
-            self._lines(result_lines(result, style=view.style, verbose=view.verbose, earlier=earlier))
+            self._lines(result_lines(result, style=view.style))
 
     def finish(self, run: Run) -> None:
         """Show what failed where it was not shown yet, what is not covered, and the totals."""
@@ -89,6 +97,8 @@ class Console:
 
     def _end_row(self) -> None:
         self._release()
+        self._lines(repeated_lines(self._repeated, style=self._view.style))
+        self._repeated = []
         if self._op and self._view.form in ("table", "concise"):
             op = msgspec.structs.replace(self._op, checks=tuple(self._results))
             self._lines(table.rows(op, self._view.claims, style=self._view.style))
@@ -173,10 +183,10 @@ def _findings(run: Run, view: View) -> list[str]:
 
 def _of_op(op: OpRun, bad: Sequence[Result], view: View) -> list[str]:
     head = ["", view.style.paint(view.style.plain(op.spec), "bold")] if bad else []
-    blocks = (
-        result_lines(r, style=view.style, verbose=view.verbose, earlier=bad[:number]) for number, r in enumerate(bad)
-    )
-    return [*head, *(line for block in blocks for line in block)]
+    known = [(r, None if view.verbose else shown_by(r, bad[:number])) for number, r in enumerate(bad)]
+    blocks = (result_lines(r, style=view.style, verbose=view.verbose) for r, first in known if first is None)
+    again = repeated_lines([(r, first) for r, first in known if first is not None], style=view.style)
+    return [*head, *(line for block in blocks for line in block), *again]
 
 
 def _unusable(op: OpRun, view: View) -> list[str]:

@@ -12,55 +12,25 @@ import msgspec
 from gradverify.records.claims import CLAIMS, FAMILIES, family_of
 from gradverify.records.codes import TITLES
 from gradverify.records.finding import Finding, Location
-from gradverify.records.run import OpRun
 from gradverify.records.verdict import Cases, Outcome, Result, Verdict
 from gradverify.reports.style import Style, wrapped
 from gradverify.reports.words import count, duration, number, resolution, size, sizes_of
 
-_CLAIM_COLUMN = 8
+_CLAIM_COLUMN = max(len(family_of(claim)) for claim in CLAIMS)
 _CASES_COLUMN = 10
 _BLOCK_LINES = 30
 
 
-def result_lines(result: Result, *, style: Style, verbose: bool = False, earlier: Sequence[Result] = ()) -> list[str]:
-    """The block of one result; empty for a SKIP, which the list of what is not covered names.
-
-    What an `earlier` result of the op says in the same words is not said again, but for -v.
-    """
+def result_lines(result: Result, *, style: Style, verbose: bool = False) -> list[str]:
+    """The block of one result; empty for a SKIP, which the list of what is not covered names."""
     if result.outcome is Outcome.SKIP and not result.xfailed:
         return []
-    same = [r for r in earlier if _trouble(r) and _trouble(r) == _trouble(result)]
-    if same and not verbose:
-        return [f"{_head(result, style)}{result.code} as for {claim_name(same[0])}"]
-    if not verbose and (known := _already_seen(result, earlier)):
-        return [f"{_head(result, style)}{result.code} the same fault as {claim_name(known)}: {_quantity(result)}"]
     lines = (
         _passed(result, _what_held(result), style=style)
         if result.outcome is Outcome.PASS
         else _failed(result, style=style)
     )
     return lines + (_details(result, style=style) if verbose else [])
-
-
-def _already_seen(result: Result, earlier: Sequence[Result]) -> Result | None:
-    """The wrong vjp of an input explains why it is wrong at the edge sizes too."""
-    if result.claim != "edges" or result.outcome is not Outcome.FAIL:
-        return None
-    primary = (r for r in earlier if r.claim == "vjp" and r.outcome is Outcome.FAIL)
-    return next((r for r in primary if (r.dtype, r.device) == (result.dtype, result.device) and _same(r, result)), None)
-
-
-def _same(one: Result, other: Result) -> bool:
-    return bool(_quantity(one)) and _quantity(one) == _quantity(other)
-
-
-def _quantity(result: Result) -> str:
-    return result.worst.evidence.quantity if result.worst else ""
-
-
-def _trouble(result: Result) -> tuple[str, str] | None:
-    """What is wrong with a result, as far as it can be the same as with another; None where nothing is."""
-    return None if result.outcome is Outcome.PASS else (result.code, headline(result))
 
 
 def gathers(result: Result) -> bool:
@@ -102,29 +72,6 @@ def headline(result: Result) -> str:
     return f"{result.code} {text}".strip() + expected
 
 
-def short_lines(op: OpRun, results: Sequence[Result], *, style: Style) -> list[str]:
-    """`FAIL op vjp,edges[cpu-float64] GV199 summary`: what `-q` and machines that read lines see.
-
-    Claims that say the same, or that a fault is seen by which stands there already, share its line.
-    """
-    shared: list[list[Result]] = []
-    for result in results:
-        for group in shared:
-            known = _trouble(group[0]) == _trouble(result) or _already_seen(result, group)
-            if known and (group[0].device, group[0].dtype) == (result.device, result.dtype):
-                group.append(result)
-                break
-        else:
-            shared.append([result])
-    return [_one_line(op, group, style) for group in shared]
-
-
-def _one_line(op: OpRun, group: Sequence[Result], style: Style) -> str:
-    first = group[0]
-    label = f"{op.spec} {','.join(r.claim for r in group)}[{first.device}-{first.dtype}]"
-    return style.plain(f"{first.outcome.value} {label} {headline(first)}".rstrip())
-
-
 def place(location: Location) -> str:
     """`src/ops.py:41:9`, relative to the current directory where the file lies below it."""
     return relative(f"{location.file}:{location.line}") + (f":{location.col}" if location.col else "")
@@ -145,7 +92,7 @@ def _passed(result: Result, said: str, *, style: Style) -> list[str]:
 def _head(result: Result, style: Style) -> str:
     name = claim_name(result)
     # The claims of one dtype have one column, whatever stands behind their names.
-    return f"  {style.mark(result)} {name:<{_CLAIM_COLUMN + len(name) - len(result.claim)}} "
+    return f"  {style.mark(result)} {name:<{_CLAIM_COLUMN + len(name) - len(result.claim)}}  "
 
 
 def _what_held(result: Result) -> str:

@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from gradverify.cases.regimes import ABSENT, COMMON, REPEATED, SCALED
 from gradverify.diagnosis.explain import CAUSE, REMEDIES, explain, remedy_of_raised
 from gradverify.records.case import Case
 from gradverify.records.claims import CLAIMS
@@ -50,7 +49,7 @@ GOLDEN = {
         "GV208",
         """\
 forward differs from the reference: output 0
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   the op     output 0[0,3] = 2
   reference  output 0[0,3] = 1 +- 1e-12""",
     ),
@@ -58,8 +57,8 @@ smallest case  b=3  n=2   7 runs
         evidence(worst=ENTRY, steps=(2.0**-8, 2.0**-10), facts={"truth": TRUTH}),
         "GV199",
         """\
-wrong gradient: the gradient of `x`
-smallest case  b=3  n=2   7 runs
+wrong gradient of `x`
+smallest case  b=3  n=2   shrunk in 7 runs
   backward()                          dy[2,1]/dx[2,1] = 2
   central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-12   stable for h = 1e-03 ... 4e-03""",
     ),
@@ -68,7 +67,7 @@ smallest case  b=3  n=2   7 runs
         "GV201",
         """\
 backward is not linear in the cotangent: the gradient of `x` (B(2.5 u) against 2.5 B(u))
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   backward()    grad w[1] = 2
   by linearity  grad w[1] = 1 +- 1e-12""",
     ),
@@ -77,7 +76,7 @@ smallest case  b=3  n=2   7 runs
         "GV203",
         """\
 result depends on the memory layout: the gradient of `x` (x transposed)
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   backward()  grad w[1] = 2
   contiguous  grad w[1] = 1 +- 1e-12""",
     ),
@@ -86,7 +85,7 @@ smallest case  b=3  n=2   7 runs
         "GV202",
         """\
 the op changes what it was given: `w` (backward)
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
 2 elements changed after backward""",
     ),
     "repeat": (
@@ -94,7 +93,7 @@ smallest case  b=3  n=2   7 runs
         "GV204",
         """\
 not repeatable: the gradient of `x`
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   backward()      grad w[1] = 2
   the first call  grad w[1] = 1 +- 1e-12
 3 elements differ between two calls""",
@@ -104,7 +103,7 @@ smallest case  b=3  n=2   7 runs
         "GV206",
         """\
 wrong at edge sizes: the gradient of `x`
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   backward()                          dy[2,1]/dx[2,1] = 2
   central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-12""",
     ),
@@ -113,7 +112,7 @@ smallest case  b=3  n=2   7 runs
         "GV205",
         """\
 wrong under partial differentiation: the gradient of `x` (gradients for w; outputs used 0)
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   backward()   grad w[1] = 2
   all at once  grad w[1] = 1 +- 1e-12""",
     ),
@@ -127,7 +126,7 @@ smallest case  b=3  n=2   7 runs
         "GV401",
         """\
 wrong forward-mode derivative: the tangent of output 0 (a tangent for x alone)
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   jvp()                               dy[2,1]/dx[2,1] = 2
   central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-12""",
     ),
@@ -146,18 +145,18 @@ smallest case  b=3  n=2   7 runs
         ),
         "GV402",
         """\
-forward and reverse mode disagree: <u, J v>
-smallest case  b=3  n=2   7 runs
+forward and reverse mode disagree about `x`: jvp() is off
+smallest case  b=3  n=2   shrunk in 7 runs
   jvp()                               dy[2,1]/dx[2,1] = 2
   backward()                          dy[2,1]/dx[2,1] = 1 +- 1e-12
-  central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-10   jvp() is off""",
+  central differences of the forward  dy[2,1]/dx[2,1] = 1 +- 1e-10""",
     ),
     "double_backward": (
         evidence("double_backward", quantity="the gradient of `x` by `u`", worst=SECOND, facts=OF_X),
         "GV501",
         """\
 wrong double backward: the gradient of `x` by `u`
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   backward, differentiated         d(grad x[2,1])/d(u[0,1]) = 2
   central differences of backward  d(grad x[2,1])/d(u[0,1]) = 1 +- 1e-12""",
     ),
@@ -172,7 +171,7 @@ smallest case  b=3  n=2   7 runs
         "GV208",
         """\
 forward differs from the reference: output 0
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
 found output 0[0,1] = nan, wanted 0 as the reference's""",
     ),
     "lifetime": (
@@ -184,7 +183,7 @@ found output 0[0,1] = nan, wanted 0 as the reference's""",
         "GV212",
         """\
 an in-place change goes unseen: the gradient of `x` (`w` was changed in place before backward)
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   backward()      grad w[1] = 2
   the call alone  grad w[1] = 1 +- 1e-12""",
     ),
@@ -199,7 +198,7 @@ smallest case  b=3  n=2   7 runs
         "GV207",
         """\
 leaks or saves wrongly: `ctx.w`
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
 it is the input `w`""",
     ),
     "convention": (
@@ -212,7 +211,7 @@ it is the input `w`""",
         "GV109",
         """\
 gradient of the wrong shape, dtype or device: the gradient of `x`
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
 found float64 [3, 2], wanted float64 [2]""",
     ),
     "transforms.vmap": (
@@ -220,7 +219,7 @@ found float64 [3, 2], wanted float64 [2]""",
         "GV502",
         """\
 wrong under vmap: the gradient of `x` (vmap, batch at axis 0 of `x`)
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   vmap         grad w[1] = 2
   plain eager  grad w[1] = 1 +- 1e-12""",
     ),
@@ -229,7 +228,7 @@ smallest case  b=3  n=2   7 runs
         "GV509",
         """\
 torch.func disagrees with autograd: the gradient of `x` (torch.func.vjp)
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   func         grad w[1] = 2
   plain eager  grad w[1] = 1 +- 1e-12""",
     ),
@@ -238,7 +237,7 @@ smallest case  b=3  n=2   7 runs
         "GV506",
         """\
 wrong under a checkpoint: the gradient of `x` (checkpoint, reentrant)
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
   checkpoint   grad w[1] = 2
   plain eager  grad w[1] = 1 +- 1e-12""",
     ),
@@ -254,7 +253,7 @@ smallest case  b=3  n=2   7 runs
         "GV210",
         """\
 saved-tensor hooks: `ctx.mask`
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
 `ctx.mask` holds 6 elements that hooks do not see""",
     ),
 }
@@ -331,7 +330,7 @@ def test_what_was_found_wanted_and_said_is_repeated():
 
 
 def test_one_of_a_thing_is_told_in_the_singular():
-    assert finding(evidence(), "GV199", runs=1).lines[0].endswith("   1 run")
+    assert finding(evidence(), "GV199", runs=1).lines[0].endswith("   shrunk in 1 run")
     one = evidence("repeat", worst=GRADIENT, facts={"kind": "again", "differ": 1})
     assert finding(one, "GV204").lines[-1] == "1 element differs between two calls"
 
@@ -384,17 +383,6 @@ def test_what_a_frozen_argument_adds_is_counted():
         "jvp", quantity="the output tangents from the frozen `w`", value=0.0, error=0.0, facts={"kind": "frozen"}
     )
     assert finding(frozen, "GV401").lines[-1] == "2 elements not zero"
-
-
-@pytest.mark.parametrize("word", sorted({*COMMON, *SCALED, ABSENT, REPEATED}))
-def test_every_regime_of_values_is_said_in_words_or_is_nothing_special(word):
-    case = Case(spec="scale", claim="vjp", dims=(("n", 5),), values=(("x", word),))
-    shown = finding(evidence(case=case), "GV199").lines[0].removeprefix("smallest case  n=5").strip()
-    ordinary = word in ("normal", "decimals")
-    assert (shown == "") is ordinary
-    assert ordinary or shown.startswith(
-        ("x with ", "x of size ", "x near ", "x at ", "x a ", "x all ", "x absent", "x rep")
-    )
 
 
 def test_a_gradient_of_zero_may_be_one_that_was_not_returned():

@@ -9,9 +9,10 @@ import pytest
 
 from gradverify.records.case import Case
 from gradverify.records.claims import CLAIMS
+from gradverify.records.evidence import Fact
 from gradverify.records.finding import Finding
 from gradverify.records.run import Run
-from gradverify.records.verdict import Cases, Outcome
+from gradverify.records.verdict import Cases, Outcome, Result
 from gradverify.reports.console import View, render
 from gradverify.reports.style import WIDTH, Style
 from tests.reports import runs
@@ -80,7 +81,7 @@ def test_what_several_claims_say_alike_is_said_once() -> None:
     raised = [msgspec.structs.replace(runs.RAISED, claim=c) for c in ("forward", "vjp", "linear")]
     text = render(runs.run(runs.op(*raised)), View())
     assert text.count("sizes 3 and 4") == 1
-    assert "✗ vjp      GV902 as for forward\n  ✗ linear   GV902 as for forward" in text
+    assert "\n  ✗ vjp, linear: GV902 as for forward\n" in text
     assert render(runs.run(runs.op(*raised)), View(verbose=True)).count("sizes 3 and 4") == 3
     table = render(runs.run(runs.op(*raised), runs.op(runs.VJP_FAIL)), View(form="table"))
     assert table.count("sizes 3 and 4") == 1
@@ -100,14 +101,16 @@ CHILDREN = [runs.passed(f"transforms.{c}", cases=Cases(run=3)) for c in ("vmap",
 def test_the_passing_children_of_a_family_are_one_line() -> None:
     text = render(runs.run(runs.op(runs.passed("linear"), *CHILDREN)), View())
     assert text.count("transforms") == 1
-    assert "\n  ✓ transforms 9 cases    vmap, checkpoint, hooks: as in plain eager\n" in text
+    assert "\n  ✓ transforms       9 cases    vmap, checkpoint, hooks: as in plain eager\n" in text
     assert render(runs.run(runs.op(*CHILDREN)), View(verbose=True)).count("✓ transforms.") == 3
 
 
 def test_a_failing_child_of_a_family_stands_for_itself() -> None:
     wrong = msgspec.structs.replace(runs.VJP_FAIL, claim="transforms.checkpoint", code="GV506")
     text = render(runs.run(runs.op(CHILDREN[0], wrong, CHILDREN[2])), View())
-    assert text.index("✗ transforms.checkpoint GV506") < text.index("✓ transforms 6 cases    vmap, hooks: as in plain")
+    assert text.index("✗ transforms.checkpoint  GV506") < text.index(
+        "✓ transforms       6 cases    vmap, hooks: as in plain"
+    )
 
 
 def test_under_quiet_claims_that_say_the_same_share_a_line() -> None:
@@ -120,21 +123,50 @@ def test_under_quiet_claims_that_say_the_same_share_a_line() -> None:
     ]
 
 
-def test_edges_names_the_fault_that_vjp_has_shown_in_full() -> None:
-    edges = msgspec.structs.replace(
-        runs.VJP_FAIL, claim="edges", code="GV206", worst=runs.verdict(Outcome.FAIL, "GV206")
-    )
-    text = render(runs.run(runs.op(runs.VJP_FAIL, edges)), View())
-    assert "  ✗ edges    GV206 the same fault as vjp: the gradient of `w`\n" in text
-    assert text.count("smallest case") == 1
-    for full in (
-        View(verbose=True),
-        View(form="full"),
-    ):
-        alone = edges if not full.verbose else runs.VJP_FAIL
-        assert render(runs.run(runs.op(alone, edges)), full).count("smallest case") == 2 - (alone is edges)
-    elsewhere = msgspec.structs.replace(edges, dtype="float32")
-    assert render(runs.run(runs.op(runs.VJP_FAIL, elsewhere)), View()).count("smallest case") == 2
+def failing(claim: str, code: str, **facts: Fact) -> Result:
+    """A claim that has run into the fault that vjp shows."""
+    worst = runs.verdict(Outcome.FAIL, code)
+    evidence = msgspec.structs.replace(worst.evidence, claim=claim, facts={**worst.evidence.facts, **facts})
+    finding = Finding(code=code, summary=f"what {claim} says", lines=(f"the block of {claim}",))
+    worst = msgspec.structs.replace(worst, evidence=evidence)
+    return msgspec.structs.replace(runs.VJP_FAIL, claim=claim, code=code, worst=worst, finding=finding)
+
+
+EDGES, SPECIAL = failing("edges", "GV206"), failing("special", "GV215")
+ADJOINT = failing("adjoint", "GV402", third_said="backward() is off")
+
+
+def test_claims_that_run_into_the_fault_of_vjp_are_listed_under_it() -> None:
+    run = runs.run(runs.op(runs.VJP_FAIL, EDGES, runs.passed("partial"), ADJOINT, SPECIAL))
+    text = render(run, View())
+    assert "\n  ✗ edges GV206, adjoint GV402, special GV215: the same fault as vjp\n" in text
+    assert "the block of" not in text
+    assert "the block of edges" in render(run, View(verbose=True))
+    assert "  ✗ edges GV206, adjoint GV402, special GV215: the same fault as vjp\n" in render(run, View(form="table"))
+    assert "FAIL mypkg.ops:FusedLinear vjp,edges,adjoint,special[cpu-float64] GV199" in render(run, View(form="quiet"))
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (runs.passed("vjp"), EDGES),
+        (runs.VJP_FAIL, msgspec.structs.replace(EDGES, dtype="float32")),
+        (runs.VJP_FAIL, failing("special", "GV111")),
+        (runs.VJP_FAIL, failing("partial", "GV205")),
+        (runs.VJP_FAIL, failing("adjoint", "GV402", third_said="jvp() is off")),
+        (runs.VJP_FAIL, failing("adjoint", "GV402", third_said="cannot tell which is off")),
+        (failing("jvp", "GV401"), failing("adjoint", "GV402", third_said="backward() is off")),
+    ],
+)
+def test_a_fault_that_no_other_claim_explains_is_shown_in_full(first: Result, other: Result) -> None:
+    text = render(runs.run(runs.op(first, other)), View())
+    assert f"the block of {other.claim}" in text
+    assert "the same fault" not in text
+
+
+def test_a_wrong_jvp_explains_that_the_modes_disagree() -> None:
+    both = (failing("jvp", "GV401"), failing("adjoint", "GV402", third_said="jvp() is off"))
+    assert "✗ adjoint: GV402 the same fault as jvp\n" in render(runs.run(runs.op(*both)), View())
 
 
 def test_claims_of_another_dtype_keep_their_columns() -> None:

@@ -19,10 +19,13 @@ Outputs = tuple[Tensor, ...]
 Pure = Callable[..., Outputs]
 Gradients = Mapping[str, Tensor | None]
 
+NO_SETUP = "the op has no setup_context, which torch.func needs"
+NO_RULE = "the op has neither a vmap of its own nor generate_vmap_rule"
+
 UNSUPPORTED = MappingProxyType(
     {
-        "it must override the setup_context staticmethod": "the op has no setup_context, which torch.func needs",
-        "does not have vmap support": "the op has neither a vmap of its own nor generate_vmap_rule",
+        "it must override the setup_context staticmethod": NO_SETUP,
+        "does not have vmap support": NO_RULE,
         "You must implement the jvp function": "the op has no jvp",
         "Trying to use forward AD with": "",
         "This is unsupported": "",
@@ -33,6 +36,16 @@ UNSUPPORTED = MappingProxyType(
     }
 )
 """What torch 2.11 to 2.13 says where it cannot transform a function, however right; and in our words, if it is long."""
+
+
+def lacking(op: object) -> dict[str, str]:
+    """Claims about transforms that a Function has not what torch needs for -> what that is."""
+    function = torch.autograd.Function
+    if not (isinstance(op, type) and issubclass(op, function)):
+        return {}
+    if op.setup_context is function.setup_context:
+        return {"transforms.vmap": NO_SETUP, "transforms.func": NO_SETUP}
+    return {} if op.generate_vmap_rule or op.vmap is not function.vmap else {"transforms.vmap": NO_RULE}
 
 
 class TransformError(Exception):
