@@ -50,7 +50,7 @@ def _row(entry: Listed, result: last.Last | None) -> dict[str, Any]:
 
 
 def _table(entries: Sequence[Listed], results: dict[str, last.Last], now: float) -> str:
-    """Columns as wide as their widest cell, none of them empty; INPUTS gives way first, so that a row fits the width."""
+    """Columns as wide as their widest cell, without empty ones; INPUTS gives way, so that a row fits the width."""
     cells = [_cells(e, results.get(e.outline.name), now) for e in entries]
     shown = [i for i in range(len(_HEADINGS)) if any(row[i] for row in cells)]
     rows = [tuple(row[i] for i in shown) for row in (_HEADINGS, *cells)]

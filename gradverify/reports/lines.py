@@ -111,13 +111,21 @@ def _imprecision(result: Result) -> list[str]:
 
 
 def _counts(result: Result) -> list[str]:
+    """What a reader must know of the cases: that most were of no use, or that there were to be more."""
     cases = result.cases
-    tried = cases.run + cases.invalid
     return [
-        *([f"{cases.invalid} of {tried} draws refused by the spec's domain"] if cases.invalid else []),
-        *([f"{cases.redrawn} redrawn: nothing could be judged there"] if cases.redrawn else []),
+        *([_left_out(cases)] if 2 * cases.invalid > cases.run + cases.invalid else []),
+        *([_redrawn(cases)] if 2 * cases.redrawn > cases.run else []),
         *([f"stopped early: {cases.stopped_because}"] if cases.stopped_because != "examples" else []),
     ]
+
+
+def _left_out(cases: Cases) -> str:
+    return f"{cases.invalid} of {cases.run + cases.invalid} draws left out: where= refused them, or they hold nothing"
+
+
+def _redrawn(cases: Cases) -> str:
+    return f"{cases.redrawn} of {cases.run} cases redrawn: nothing could be judged there"
 
 
 def _failed(result: Result, *, style: Style) -> list[str]:
@@ -171,6 +179,8 @@ def _details(result: Result, *, style: Style) -> list[str]:
         "resolution": resolution(result.resolution),
         "digits": f"{result.digits:.1f}" if math.isfinite(result.digits) else "",
         "truth": result.truth,
+        "left out": _left_out(result.cases) if result.cases.invalid else "",
+        "redrawn": _redrawn(result.cases) if result.cases.redrawn else "",
         **{name: str(fact) for name, fact in result.measured.items()},
         "time": ", ".join(f"{phase} {duration(s)}" for phase, s in sorted(result.seconds.items())),
         **_worst(result.worst),

@@ -47,11 +47,21 @@ def total_line(run: Run, *, style: Style) -> str:
         *([f"{len(unsure)} inconclusive"] if unsure and word != "INCONCLUSIVE" else []),
         *([f"{count(len(unusable), 'target')} unusable"] if unusable else []),
         *_warnings(tried),
-        *([count(sum(r.cases.run for r in tried), "case")] if tried else []),
+        *([_cases(tried)] if tried else []),
         duration(run.run.duration_s),
     ]
     first, *more = wrapped(f"{word}  {', '.join(words)}", rest=" " * (len(word) + 2))
     return "\n".join([style.paint(word, colour) + first[len(word) :], *more])
+
+
+def _cases(tried: list[Result]) -> str:
+    """`382 cases (14 redrawn, 3 draws left out)`."""
+    redrawn, left_out = sum(r.cases.redrawn for r in tried), sum(r.cases.invalid for r in tried)
+    words = [
+        *([f"{redrawn} redrawn"] if redrawn else []),
+        *([f"{count(left_out, 'draw')} left out"] if left_out else []),
+    ]
+    return count(sum(r.cases.run for r in tried), "case") + (f" ({', '.join(words)})" if words else "")
 
 
 def total_notes(run: Run, *, style: Style) -> list[str]:

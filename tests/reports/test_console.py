@@ -77,6 +77,17 @@ def test_a_finding_is_at_most_thirty_lines() -> None:
     assert "72 more lines in the JSON (--json)" in text
 
 
+def test_draws_without_use_are_counted_once_and_named_where_they_are_the_most() -> None:
+    some = runs.passed("layout", cases=Cases(run=20, invalid=3, redrawn=2))
+    text = render(runs.run(runs.op(runs.passed("vjp"), some)), View())
+    assert "PASS  2 checks, 40 cases (2 redrawn, 3 draws left out), 1.4 s" in text
+    assert text.count("left out") == text.count("redrawn") == 1
+    most = runs.passed("layout", cases=Cases(run=20, invalid=30, redrawn=11))
+    words = " ".join(render(runs.run(runs.op(most)), View()).split())
+    assert "30 of 50 draws left out: where= refused them" in words
+    assert "11 of 20 cases redrawn: nothing could be judged there" in words
+
+
 def test_what_several_claims_say_alike_is_said_once() -> None:
     raised = [msgspec.structs.replace(runs.RAISED, claim=c) for c in ("forward", "vjp", "linear")]
     text = render(runs.run(runs.op(*raised)), View())
