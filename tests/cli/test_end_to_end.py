@@ -39,13 +39,13 @@ def test_a_right_op_passes(right_and_wrong, gradverify_) -> None:
     assert re.search(r"✓ vjp +\d+ cases +any error above \de-\d+ would have been seen", answer.out)
     assert answer.out.splitlines()[-1].startswith("PASS  ")
     assert "  - forward: no reference to compare with\n" in answer.out
-    assert re.search(r"\n  ✓ transforms \d+ cases +checkpoint, hooks.*: as in plain eager\n", answer.out)
+    assert re.search(r"\n  ✓ transforms +\d+ cases +checkpoint, hooks.*: as in plain eager\n", answer.out)
 
 
 def test_a_wrong_op_fails_with_both_numbers_and_the_error_bar(right_and_wrong, gradverify_) -> None:
     answer = gradverify_("check", "mypkg.wrong:Scale", "--checks", "vjp,linear", "--examples", "5")
     assert answer.code == 1
-    assert "✗ vjp      GV" in answer.out
+    assert re.search(r"✗ vjp +GV", answer.out)
     assert re.search(r"backward\(\) .*= -?[\d.]+", answer.out)
     assert re.search(r"central differences .*= -?[\d.]+ \+- \de-\d+", answer.out)
     assert "✓ linear" in answer.out
