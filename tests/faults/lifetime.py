@@ -35,12 +35,12 @@ class WaveOwnCopy(Wave):
 
     @staticmethod
     def forward(ctx, x, w):
-        ctx.own = (x.clone(), w.clone())
+        ctx.save_for_backward(x.clone(), w.clone())
         return wave(x, w)
 
     @staticmethod
     def backward(ctx, g):
-        x, w = ctx.own
+        x, w = ctx.saved_tensors
         return g * torch.cos(x) * w, g * torch.sin(x)
 
 
@@ -51,6 +51,11 @@ class WaveOnContext(WaveOwnCopy):
     def forward(ctx, x, w):
         ctx.own = (x, w)
         return wave(x, w)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.own
+        return g * torch.cos(x) * w, g * torch.sin(x)
 
 
 class WaveDetached(Wave):

@@ -45,19 +45,18 @@ def softened(x):
 
 
 class Softened(Rule):
-    """An intermediate result may be an attribute of the context: nobody else holds it."""
+    """Numbers may lie in a dict on the context, and an intermediate result among the saved tensors."""
 
     @staticmethod
     def forward(ctx, x):
-        ctx.save_for_backward(x)
-        ctx.parts = {"p": torch.sigmoid(x), "scale": 1.0}
+        ctx.save_for_backward(x, torch.sigmoid(x))
+        ctx.parts = {"one": 1.0, "size": x.shape}
         return softened(x)
 
     @staticmethod
     def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        p = ctx.parts["p"]
-        return g * (p + x * p * (1 - p))
+        x, p = ctx.saved_tensors
+        return g * (p + x * p * (ctx.parts["one"] - p))
 
 
 class SoftenedParts(Softened):
@@ -158,7 +157,7 @@ def tapered(x, off):
 
 
 class Tapered(Rule):
-    """The window is made once a size and kept; the mask, which has no gradient, is an attribute that is a copy."""
+    """The window is made once a size and kept."""
 
     windows: ClassVar[dict[tuple[int, torch.dtype], torch.Tensor]] = {}
 
@@ -167,14 +166,13 @@ class Tapered(Rule):
         key = (len(x), x.dtype)
         if key not in Tapered.windows:
             Tapered.windows[key] = torch.hann_window(len(x), periodic=False, dtype=x.dtype)
-        ctx.save_for_backward(Tapered.windows[key])
-        ctx.off = off.clone()
+        ctx.save_for_backward(Tapered.windows[key], off)
         return tapered(x, off)
 
     @staticmethod
     def backward(ctx, g):
-        (window,) = ctx.saved_tensors
-        return torch.where(ctx.off, torch.zeros_like(g), g * window), None
+        window, off = ctx.saved_tensors
+        return torch.where(off, torch.zeros_like(g), g * window), None
 
 
 class TaperedEachCall(Tapered):
@@ -184,8 +182,7 @@ class TaperedEachCall(Tapered):
     def forward(ctx, x, off):
         window = torch.hann_window(len(x), periodic=False, dtype=x.dtype)
         Tapered.windows[id(window), x.dtype] = window
-        ctx.save_for_backward(window)
-        ctx.off = off.clone()
+        ctx.save_for_backward(window, off)
         return tapered(x, off)
 
 

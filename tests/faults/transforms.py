@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from tests.faults.record import NONEMPTY, POSITIVE, SMALL, Rule, arg, backward_of, pair
 
@@ -181,6 +182,7 @@ class Root(Function):
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, g, _):
         (slope,) = ctx.saved_tensors
         return g * slope
@@ -242,6 +244,7 @@ class _Reversed(Function):
         return x.view_as(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, g):
         return -g
 
