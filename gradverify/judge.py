@@ -44,6 +44,7 @@ FAMILY = {
     "transforms.func": "GV509",
     "transforms.checkpoint": "GV506",
     "transforms.hooks": "GV210",
+    "transforms.autocast": "GV507",
     "special": "GV215",
 }
 ORDERS = ("linear", "layout", "partial", "repeat", "lifetime", *(c for c in FAMILY if c.startswith("transforms.")))
@@ -70,7 +71,12 @@ WITH_TRUTH = ("vjp", "edges", "special", "jvp", "adjoint", "double_backward")
 """Claims whose agreement rests on a measurement, which may be without power."""
 SPOTS = ("special",)
 """Claims about points where differences often cannot judge, and finiteness alone is known."""
-NOTED = (("lifetime", "index in place"), ("convention", "wider"), ("convention", "dropped"))
+NOTED = (
+    ("lifetime", "index in place"),
+    ("convention", "wider"),
+    ("convention", "dropped"),
+    ("transforms.autocast", "undeclared state"),
+)
 """Breaches that leave every gradient right in ordinary use: PASS, with a warning."""
 MEASURED = ("saves", "backward in forwards", "attributes")
 """Facts that say something of the op also where nothing is wrong."""

@@ -51,18 +51,29 @@ def returned(tape: Tape, cotangents: Sequence[Tensor | None]) -> tuple[Returned,
 
     Raises OpError where the backward raises, or torch refuses what it returned.
     """
-    nodes, seen = functions(tape), list[tuple[Any, Any]]()
-    with _watched(nodes, lambda node, out: seen.append((node, out))):
+    seen = list[tuple[Any, Any]]()
+
+    def told(node: Any, own: Callable[..., Any], us: Sequence[Any]) -> Any:
+        out = own(*us)
+        seen.append((node, out))
+        return out
+
+    with watched(tape, told):
         tape.vjp(cotangents)
     names = {id(leaf): name for name, leaf in tape.leaves.items()}
-    return tuple(r for node, out in seen for r in _of(node, out, names, alone=len(nodes) == 1))
+    alone = len(functions(tape)) == 1
+    return tuple(r for node, out in seen for r in _of(node, out, names, alone=alone))
 
 
 @contextmanager
-def _watched(nodes: Sequence[Any], tell: Callable[[Any, Any], object]) -> Iterator[None]:
-    """The engine asks a node for `apply`, and finds ours on the instance before its class's."""
+def watched(tape: Tape, around: Callable[[Any, Callable[..., Any], Sequence[Any]], Any]) -> Iterator[None]:
+    """Calls `around(node, own, cotangents)` in the place of the backward `own` of each Function of a call.
+
+    The engine asks a node for `apply`, and finds ours on the instance before its class's.
+    """
+    nodes = functions(tape)
     for node in nodes:
-        node.apply = _telling(node, node.apply, tell)
+        node.apply = _instead(node, node.apply, around)
     try:
         yield
     finally:
@@ -70,11 +81,9 @@ def _watched(nodes: Sequence[Any], tell: Callable[[Any, Any], object]) -> Iterat
             del node.apply
 
 
-def _telling(node: Any, own: Callable[..., Any], tell: Callable[[Any, Any], object]) -> Callable[..., Any]:
+def _instead(node: Any, own: Callable[..., Any], around: Callable[..., Any]) -> Callable[..., Any]:
     def apply(*cotangents: Any) -> Any:
-        out = own(*cotangents)
-        tell(node, out)
-        return out
+        return around(node, own, cotangents)
 
     return apply
 

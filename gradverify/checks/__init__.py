@@ -22,7 +22,7 @@ from gradverify.checks import (
     special,
     vjp,
 )
-from gradverify.checks.transforms import checkpoint, func, hooks, vmap
+from gradverify.checks.transforms import autocast, checkpoint, func, hooks, vmap
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
@@ -50,5 +50,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "transforms.func": func.check,
         "transforms.checkpoint": checkpoint.check,
         "transforms.hooks": hooks.check,
+        "transforms.autocast": autocast.check,
     }
 )

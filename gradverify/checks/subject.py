@@ -134,14 +134,26 @@ def at(spec: Spec, case: Case) -> Subject:
     return Subject(spec=spec, case=case, point=materialise.materialise(spec, case), call=calling.op_of(spec))
 
 
-def shaken(subject: Subject, primals: Mapping[str, Tensor | None], *, draw: int) -> dict[str, Tensor | None]:
-    """The floating primals, each element moved by a random part of a few roundings."""
+def shaken(
+    subject: Subject, primals: Mapping[str, Tensor | None], *, draw: int, by: float | None = None
+) -> dict[str, Tensor | None]:
+    """The floating primals, each element moved by a random part of a few roundings, or of `by` relative to its size."""
     g = materialise.generator(subject.case, "shake", str(draw))
-    return {n: t if t is None or not t.is_floating_point() else _shaken(t, subject.unit, g) for n, t in primals.items()}
+    by = WIGGLE * subject.unit if by is None else by
+    return {n: t if t is None or not t.is_floating_point() else _shaken(t, by, g) for n, t in primals.items()}
 
 
-def _shaken(t: Tensor, unit: float, g: torch.Generator) -> Tensor:
-    factor = 1 + WIGGLE * unit * (2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1)
+def shaken_cotangents(
+    subject: Subject, us: Sequence[Tensor | None], *, draw: int, by: float | None = None
+) -> list[Tensor | None]:
+    """Cotangents moved likewise."""
+    g = materialise.generator(subject.case, "shake", "cotangent", str(draw))
+    by = WIGGLE * subject.unit if by is None else by
+    return [None if u is None else _shaken(u, by, g) for u in us]
+
+
+def _shaken(t: Tensor, by: float, g: torch.Generator) -> Tensor:
+    factor = 1 + by * (2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1)
     return (t.to(torch.float64) * factor.to(t.device)).to(t.dtype)
 
 
@@ -206,8 +218,7 @@ def _input_size(t: Tensor | None, count: int) -> Array:
 def _moved(subject: Subject, cotangents: Sequence[Tensor | None], draw: int) -> tuple[Tape, Gradients]:
     primals = shaken(subject, subject.point.primals, draw=draw)
     tape = subject.record(point=replace(subject.point, primals=primals))
-    g = materialise.generator(subject.case, "shake", "cotangent", str(draw))
-    return tape, tape.vjp([None if u is None else _shaken(u, subject.unit, g) for u in cotangents])
+    return tape, tape.vjp(shaken_cotangents(subject, cotangents, draw=draw))
 
 
 def _ordinary_size(subject: Subject, cotangents: Sequence[Tensor | None]) -> dict[str, float]:

@@ -25,13 +25,14 @@ CLAIMS = MappingProxyType(
         "transforms.func": "torch.func gives the derivatives of plain autograd",
         "transforms.checkpoint": "under a checkpoint the gradients are the same",
         "transforms.hooks": "saved-tensor hooks may return copies",
+        "transforms.autocast": "under autocast gradients keep the narrow dtype's accuracy",
     }
 )
 
 FAMILIES = MappingProxyType({"transforms": "as in plain eager"})
 """What the children of a family say together, where all that is to be said of them is that they hold."""
 
-NOT_YET = ("autocast", "compile", "low precision")
+NOT_YET = ("compile", "low precision")
 """What this version has no claim about; every list of what is not covered names them."""
 
 WHY_NOT_YET = "gradverify has no such claim yet"

@@ -183,6 +183,17 @@ class OnCtx(Wave):
         return u * ctx.slope, Wave.backward(ctx, u)[1]
 
 
+class DoubledUnderAutocast(Wave):
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.narrow = torch.is_autocast_enabled(x.device.type)
+        return Wave.forward(ctx, x, w)
+
+    @staticmethod
+    def backward(ctx, u):
+        return Wave.backward(ctx, 2 * u if ctx.narrow else u)
+
+
 class Divided(Wave):
     @staticmethod
     def backward(ctx, u):
@@ -235,6 +246,7 @@ WRONG = {
     "transforms.func": (GradMode, "GV509"),
     "transforms.checkpoint": (ReadTwice, "GV506"),
     "transforms.hooks": (OnCtx, "GV210"),
+    "transforms.autocast": (DoubledUnderAutocast, "GV507"),
     "special": (Divided, "GV111"),
 }
 

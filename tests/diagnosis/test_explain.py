@@ -256,6 +256,21 @@ saved-tensor hooks: `ctx.mask`
 smallest case  b=3  n=2   shrunk in 7 runs
 `ctx.mask` holds 6 elements that hooks do not see""",
     ),
+    "transforms.autocast": (
+        evidence(
+            "transforms.autocast",
+            analytic=6.0,
+            value=0.0,
+            error=0.0,
+            quantity="the backward of Gated",
+            facts={"kind": "state", "said": "called under autocast it gives 6 other numbers than outside"},
+        ),
+        "GV507",
+        """\
+wrong under autocast: the backward of Gated
+smallest case  b=3  n=2   7 runs
+called under autocast it gives 6 other numbers than outside""",
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from tests.faults.record import ANY, NONEMPTY, SMALL, Rule, arg, pair
+from tests.faults.record import ANY, NONEMPTY, SMALL, AutocastRule, Rule, arg, pair
 
 fault = partial(pair, cls="convention", primary="convention")
 
@@ -78,7 +78,7 @@ def mixed(x, m):
     return x @ m
 
 
-class Mixed(Rule):
+class Mixed(AutocastRule):
     """The gradient of the matrix is a transposed view."""
 
     @staticmethod

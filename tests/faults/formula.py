@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from tests.faults.record import NONEMPTY, SMALL, Rule, arg, pair
+from tests.faults.record import NONEMPTY, SMALL, AutocastRule, Rule, arg, pair
 
 fault = partial(pair, cls="formula")
 
@@ -45,7 +45,7 @@ def normalised_attention(q, k, v):
     return numerator / (fq * fk.cumsum(0)).sum(-1, keepdim=True)
 
 
-class NormalisedAttention(Rule):
+class NormalisedAttention(AutocastRule):
     cut = False
 
     @staticmethod
@@ -205,7 +205,7 @@ def bilinear(x, a, y):
     return torch.einsum("bi,ij,bj->b", x, a, y)
 
 
-class Bilinear(Rule):
+class Bilinear(AutocastRule):
     @staticmethod
     def forward(ctx, x, a, y):
         ctx.save_for_backward(x, a, y)
@@ -237,7 +237,7 @@ def solve(a, b):
     return torch.linalg.solve_triangular(unit_lower(a), b, upper=False)
 
 
-class Solve(Rule):
+class Solve(AutocastRule):
     @staticmethod
     def forward(ctx, a, b):
         y = solve(a, b)

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from tests.faults.record import NONEMPTY, POSITIVE, Rule, arg, integers, pair
+from tests.faults.record import NONEMPTY, POSITIVE, AutocastRule, Rule, arg, integers, pair
 
 fault = partial(pair, cls="kwargs")
 
@@ -128,7 +128,7 @@ def _weights(q, k, scale, causal):
     return torch.softmax(s.masked_fill(later, -torch.inf) if causal else s, -1)
 
 
-class CausalAttention(Rule):
+class CausalAttention(AutocastRule):
     @staticmethod
     def forward(ctx, q, k, v, scale=0.5, causal=False):
         ctx.scale, ctx.causal = scale, causal

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from tests.faults.record import NONEMPTY, POSITIVE, SMALL, Rule, arg, pair
+from tests.faults.record import NONEMPTY, POSITIVE, SMALL, AutocastRule, Rule, arg, pair
 
 fault = partial(pair, cls="multi-output")
 
@@ -16,7 +16,7 @@ def attention_with_lse(s, v):
     return torch.softmax(s, -1) @ v, torch.logsumexp(s, -1)
 
 
-class AttentionWithLse(Rule):
+class AttentionWithLse(AutocastRule):
     @staticmethod
     def forward(ctx, s, v):
         out, lse = attention_with_lse(s, v)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from gradverify.records.spec import Dim
-from tests.faults.record import NONEMPTY, POSITIVE, Rule, arg, integers, mask, pair
+from tests.faults.record import NONEMPTY, POSITIVE, AutocastRule, Rule, arg, integers, mask, pair
 
 fault = partial(pair, cls="normalisation")
 
@@ -132,7 +132,7 @@ def expert(x, w):
     return torch.relu(x @ w).mean(0)
 
 
-class Expert(Rule):
+class Expert(AutocastRule):
     @staticmethod
     def forward(ctx, x, w):
         ctx.save_for_backward(x, w)

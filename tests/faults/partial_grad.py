@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from tests.faults.record import NONEMPTY, POSITIVE, SMALL, Rule, arg, index, pair
+from tests.faults.record import NONEMPTY, POSITIVE, SMALL, AutocastRule, Rule, arg, index, pair
 
 fault = partial(pair, cls="partial-grad", primary="partial")
 
@@ -312,7 +312,7 @@ def affine(x, w, b):
     return x @ w + b
 
 
-class Affine(Rule):
+class Affine(AutocastRule):
     @staticmethod
     def forward(ctx, x, w, b):
         ctx.save_for_backward(x, w)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+from torch.amp import custom_bwd, custom_fwd
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -21,9 +23,36 @@ NONEMPTY = Dim(lo=1)
 class Rule(Function):
     """An op with a hand-written first derivative. A second one is refused, since none is claimed."""
 
+    minds_autocast = False
+
     def __init_subclass__(cls) -> None:
+        if "forward" in vars(cls) and cls.minds_autocast:
+            cls.forward = staticmethod(under_autocast(cls.forward))
         if "backward" in vars(cls):
-            cls.backward = staticmethod(once_differentiable(cls.backward))
+            backward = as_under_autocast(cls.backward) if cls.minds_autocast else cls.backward
+            cls.backward = staticmethod(once_differentiable(backward))
+
+
+class AutocastRule(Rule):
+    """One whose backward, and that of what inherits from it, runs under the autocast state of its forward."""
+
+    minds_autocast = True
+
+
+def under_autocast(forward: Any, **how: Any) -> Any:
+    """torch.amp.custom_fwd for whatever device the tensors are on."""
+    marked = {d: custom_fwd(forward, device_type=d, **how) for d in ("cpu", "cuda")}
+    return lambda ctx, *args, **kwargs: marked[_device(args)](ctx, *args, **kwargs)
+
+
+def as_under_autocast(backward: Any) -> Any:
+    """torch.amp.custom_bwd likewise."""
+    marked = {d: custom_bwd(backward, device_type=d) for d in ("cpu", "cuda")}
+    return lambda ctx, *us: marked[_device(us)](ctx, *us)
+
+
+def _device(values: Sequence[Any]) -> str:
+    return next(v.device.type for v in values if isinstance(v, Tensor))
 
 
 @dataclass(frozen=True, kw_only=True)

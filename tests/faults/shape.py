@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from gradverify.records.spec import Dim
-from tests.faults.record import NONEMPTY, Rule, arg, pair
+from tests.faults.record import NONEMPTY, AutocastRule, Rule, arg, pair
 
 fault = partial(pair, cls="shape")
 
@@ -118,7 +118,7 @@ def grouped_scores(q, k):
     return torch.log_softmax(torch.einsum("hgnd,hmd->hgnm", q, k), -1)
 
 
-class GroupedScores(Rule):
+class GroupedScores(AutocastRule):
     @staticmethod
     def forward(ctx, q, k):
         y = grouped_scores(q, k)
@@ -233,7 +233,7 @@ def attention(q, k, v):
     return torch.softmax(q @ k.T, -1) @ v
 
 
-class Attention(Rule):
+class Attention(AutocastRule):
     @staticmethod
     def forward(ctx, q, k, v):
         p = torch.softmax(q @ k.T, -1)

@@ -8,6 +8,7 @@ are our own, modelled on the public issue that `source` names; where it is empty
 from __future__ import annotations
 
 from tests.faults import (
+    autocast,
     convention,
     double_backward,
     formula,
@@ -57,6 +58,7 @@ FAULTS = tuple(
         memory,
         convention,
         transforms,
+        autocast,
     )
     for fault in module.FAULTS
 )

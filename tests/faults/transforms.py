@@ -8,7 +8,7 @@ import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from tests.faults.record import NONEMPTY, POSITIVE, SMALL, Rule, arg, backward_of, pair
+from tests.faults.record import NONEMPTY, POSITIVE, SMALL, AutocastRule, Rule, arg, backward_of, pair
 
 fault = partial(pair, cls="transforms")
 
@@ -409,7 +409,7 @@ class SwishBesideView(Swish):
         return _swish_backward(a, b, g)
 
 
-class Mixed(Rule):
+class Mixed(AutocastRule):
     """x^T w from x [n b] and w [n]."""
 
     @staticmethod

@@ -75,9 +75,9 @@ def measured(
     """Evidence that named tensors are equal; the bar is the scatter of `again` at inputs moved by roundings."""
     bars = {} if same_bits(got, want) else _scattered(subject, want, again)
     for name, wanted in want.items():
-        a, b = _pair(got.get(name), wanted)
-        if a is not None and b is not None:
-            yield one(subject, name, name, a, b, bars.get(name, np.zeros(b.numel())), how)
+        pair = both(got.get(name), wanted)
+        if pair is not None:
+            yield one(subject, name, name, *pair, bars.get(name, np.zeros(pair[1].numel())), how)
 
 
 def one(subject: Subject, quantity: str, name: str, got: Tensor, want: Tensor, bar: Array, how: str) -> Evidence:
@@ -104,8 +104,8 @@ def _within(e: Evidence) -> bool:
 
 def same_bits(got: Named, want: Named) -> bool:
     """Whether named tensors are equal to the bit; a missing one stands for zeros."""
-    pairs = (_pair(got.get(n), w) for n, w in want.items())
-    return all(a is None or b is None or equal(a, b) for a, b in pairs)
+    pairs = (both(got.get(n), w) for n, w in want.items())
+    return all(pair is None or equal(*pair) for pair in pairs)
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
@@ -137,8 +137,8 @@ def _scattered(subject: Subject, want: Named, again: Callable[[Named], Named]) -
     return bars
 
 
-def _pair(a: Tensor | None, b: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Both, a missing one as zeros of the other."""
-    if a is None and b is not None:
-        return torch.zeros_like(b), b
-    return (a, torch.zeros_like(a)) if a is not None and b is None else (a, b)
+def both(a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Both, a missing one as zeros of the other; None where both are missing."""
+    if a is None:
+        return None if b is None else (torch.zeros_like(b), b)
+    return a, torch.zeros_like(a) if b is None else b
