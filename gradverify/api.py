@@ -245,7 +245,7 @@ def _trouble(
     found = examine(func, point, policy=policy)
     if found.outcome is not Outcome.PASS:
         return _said(found)
-    spec = spec_at(func, point, {}, name=describe_callable(func).rpartition(":")[2])
+    spec = spec_at(func, point, {}, name=describe_callable(func).rpartition(":")[2], parameters=False)
     dtype = str(point[free[0]].dtype).removeprefix("torch.")
     plan = Plan(claims=claims, dtypes=(dtype,), examples=_POINT_EXAMPLES)
     results = _verify(spec, plan, policy) if claims else ()

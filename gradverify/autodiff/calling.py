@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradverify.autodiff.functional import functional
 from gradverify.errors import GradverifyError, OpError
 from gradverify.records.nested import Slot, is_nested, leaves, mapped
-from gradverify.records.spec import Spec
+from gradverify.records.spec import PARAMETERS, TRAINING, Spec
 
 Primals = Mapping[str, Tensor | None]
 Called = Callable[[Primals, Mapping[str, Any]], tuple[Tensor, ...]]
@@ -76,7 +77,16 @@ def _signature(spec: Spec) -> tuple[Callable[..., Any], tuple[str, ...], tuple[s
     if isinstance(op, type) and issubclass(op, torch.autograd.Function):
         return op.apply, spec.order, ()
     positional = _positional(op, spec)
-    return op, positional, tuple(n for n in spec.order if n not in positional)
+    return _with_parameters(op, spec), positional, tuple(n for n in spec.order if n not in positional)
+
+
+_OF_MODULES = frozenset({PARAMETERS, TRAINING})
+
+
+def _with_parameters(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
+    """A module as a function of its parameters, too, where the spec has them; anything else as it is."""
+    free = isinstance(function, torch.nn.Module) and PARAMETERS in spec.nested
+    return functional(function) if free else function  # type: ignore[arg-type]
 
 
 def handed(spec: Spec, primals: Primals, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,23 +113,28 @@ def _is_floating(leaf: Any) -> bool:
 
 def companion(spec: Spec, function: Callable[..., Any], *, stage: str = "reference") -> Called:
     """The reference, or the surrogate of a contract: tensors by position, the keywords that it accepts by name."""
+    function = _with_parameters(function, spec)
     names = _parameters(function)
-    tensors = spec.parameters()
+    tensors = tuple(n for n in spec.parameters() if n != PARAMETERS)
+    held = tuple(n for n in spec.nested if n == PARAMETERS)
     if names is None:
-        return _guarded(spec, function, tensors, tuple(spec.kwargs), stage=stage)
+        return _guarded(spec, function, tensors, (*held, *spec.kwargs), stage=stage)
     if set(spec.order) <= set(names):
         return _guarded(spec, function, (), spec.order, stage=stage)
-    return _guarded(spec, function, tensors, tuple(k for k in spec.kwargs if k in names or "**" in names), stage=stage)
+    accepts = tuple(k for k in spec.kwargs if k in names or "**" in names)
+    return _guarded(spec, function, tensors, (*held, *accepts), stage=stage)
 
 
 def _positional(op: Any, spec: Spec) -> tuple[str, ...]:
     """The names that are given by position; those behind a parameter that the spec leaves out go by name."""
     try:
-        parameters = inspect.signature(op).parameters.values()
+        # A module's own call takes whatever it is given.
+        parameters = inspect.signature(getattr(op, "forward", op)).parameters.values()
     except (TypeError, ValueError):
         tensors = tuple(n for n in spec.order if n not in spec.kwargs)
         return next((_before_gap(tensors, names) for names in _schemas(op) if set(tensors) <= set(names)), tensors)
     only = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    only |= _OF_MODULES - {p.name for p in parameters}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         only |= set(spec.kwargs)
     given = tuple(n for n in spec.order if n not in only)

@@ -141,8 +141,7 @@ def _of_registered(op: Any) -> tuple[Parameter, ...] | None:
     written = getattr(op, "_init_fn", None)
     if written is not None:
         return parameters(written)
-    overload = getattr(op, "default", None) or op
-    schema = getattr(overload, "_schema", None)
+    schema = getattr(_overload(op), "_schema", None)
     if schema is None:
         return None
     return tuple(
@@ -154,6 +153,14 @@ def _of_registered(op: Any) -> tuple[Parameter, ...] | None:
         )
         for a in schema.arguments
     )
+
+
+def _overload(op: Any) -> Any:
+    """The overload that a packet stands for: its default, or its only one. Raises SpecError where it has several."""
+    names = op.overloads() if hasattr(op, "overloads") else ["default"]
+    if "default" not in names and len(names) > 1:
+        raise SpecError(f"torch.ops.{op} has several overloads, and none is the default; name one: {', '.join(names)}.")
+    return getattr(op, "default" if "default" in names else names[0], op)
 
 
 def reading(annotation: Any) -> Reading:

@@ -7,24 +7,31 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from gradverify.cases.annotations import op_parameters
+from gradverify.cases.parameters import with_parameters
 from gradverify.errors import UsageError
 from gradverify.records.described import kind_of
 from gradverify.records.nested import Slot, leaves, mapped
 from gradverify.records.spec import Arg, Role, Spec, source_of
 
 
-def spec_at(op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], *, name: str) -> Spec:
+def spec_at(
+    op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], *, name: str, parameters: bool = True
+) -> Spec:
     """The spec of an op at these positional inputs and keywords; tensors may stand in lists, tuples and dicts.
 
-    Differentiated: the floating tensors that require grad, or all of them where none does. The rest is held fixed.
+    Differentiated: the floating tensors that require grad, or all of them where none does; with `parameters` those of
+    a module, too. The rest is held fixed.
     Raises UsageError where no floating tensor is given, and for a Function that is given one in a container.
     """
     names = names_of(op, len(inputs))
     given = dict(zip(names, inputs, strict=True))
     found = {n: leaf for key, value in given.items() for n, leaf in leaves(value, key)}
     chosen = differentiated(found)
+    if parameters and isinstance(op, Module) and _is_whole_call(found, chosen, kwargs) and set(found) == set(names):
+        return _of_module(op, found, kwargs, name=name)
     if not chosen:
         raise UsageError(f"{name}: no floating-point tensor among the inputs; give one to differentiate.")
     refuse_containers(op, given, chosen, name=name)
@@ -41,6 +48,28 @@ def spec_at(op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], *, name: 
         inputs=lambda _: {n: tensors[n].clone() for n in free},
         source=source_of(op),
         described_by="from the given tensors",
+    )
+
+
+def _is_whole_call(found: Mapping[str, Any], chosen: Sequence[str], kwargs: Mapping[str, Any]) -> bool:
+    """Whether nothing but tensors, all of them drawn from, and scalar keywords is given."""
+    tensors = {n: t for n, t in found.items() if isinstance(t, Tensor)}
+    scalars = all(v is None or isinstance(v, bool | int | float | str) for v in kwargs.values())
+    return scalars and len(tensors) == len(found) and len(chosen) == _floating(tensors)
+
+
+def _of_module(op: Module, tensors: Mapping[str, Tensor], kwargs: Mapping[str, Any], *, name: str) -> Spec:
+    """The spec of a module at its inputs: its parameters are arguments with the values that they have."""
+    return with_parameters(
+        Spec(
+            name=name,
+            op=op,
+            args=tuple(_arg(n, t) for n, t in tensors.items()),
+            kwargs={n: (v,) for n, v in kwargs.items()},
+            inputs=lambda _: {n: t.detach().clone() for n, t in tensors.items()},
+            source=source_of(type(op)),
+            described_by="from the given tensors",
+        )
     )
 
 

@@ -39,7 +39,7 @@ def materialise(spec: Spec, case: Case) -> Point:
 
     Raises SpecError, naming the argument, where the case lacks a size that a shape needs.
     """
-    primals = {arg.name: _primal(arg, case) for arg in spec.args}
+    primals = {arg.name: _primal(spec, arg, case) for arg in spec.args}
     defaults = {name: documented[0] for name, documented in spec.kwargs.items()}
     return Point(
         primals=MappingProxyType(primals),
@@ -48,7 +48,7 @@ def materialise(spec: Spec, case: Case) -> Point:
     )
 
 
-def _primal(arg: Arg, case: Case) -> Tensor | None:
+def _primal(spec: Spec, arg: Arg, case: Case) -> Tensor | None:
     data = dict(case.data or ())
     dtype = dtype_of(arg, case.dtype)
     layout = dict(case.layouts).get(arg.name)
@@ -59,7 +59,7 @@ def _primal(arg: Arg, case: Case) -> Tensor | None:
     regime = dict(case.values).get(arg.name, "normal")
     if regime == regimes.ABSENT:
         return None
-    return with_layout(_fill(arg, case, regime).to(dtype).to(case.device), layout or "contiguous")
+    return with_layout(_fill(spec, arg, case, regime).to(dtype).to(case.device), layout or "contiguous")
 
 
 def dtype_of(arg: Arg, floating: str) -> torch.dtype:
@@ -76,7 +76,7 @@ def dtype_named(name: str) -> torch.dtype:
     return dtype
 
 
-def _fill(arg: Arg, case: Case, regime: str) -> Tensor:
+def _fill(spec: Spec, arg: Arg, case: Case, regime: str) -> Tensor:
     dims: dict[str, Sizes] = dict(case.dims)
     shape = shapes.shape_of(arg, dims)
     size = dims.get(arg.domain.of or "", 1)
@@ -87,6 +87,7 @@ def _fill(arg: Arg, case: Case, regime: str) -> Tensor:
         size=size if isinstance(size, int) else 1,
         axis=_axis(arg, len(shape)) if arg.domain.kind == "prob" else -1,
         dtype=case.dtype,
+        own=spec.op.get_parameter(arg.domain.of) if arg.domain.kind == "parameter" else None,
     )
     if regime == regimes.REPEATED:
         return layouts.repeat(values.fill("normal", draw), layouts.repeated_axis(shape))
@@ -210,10 +211,11 @@ def primals_from(spec: Spec, given: Mapping[str, Any]) -> tuple[dict[str, Datum 
     given = {name: leaf for key, value in given.items() for name, leaf in _spread(spec, key, value)}
     names = {a.name: a for a in spec.args}
     unknown = [n for n in given if n not in names and n not in spec.kwargs]
-    missing = [n for n, a in names.items() if n not in given and not a.optional]
+    missing = [n for n, a in names.items() if n not in given and not a.optional and a.domain.kind != "parameter"]
     if unknown or missing:
         word = f"gives {unknown[0]!r}, which is no argument" if unknown else f"gives no {missing[0]!r}"
         raise SpecError(f"{spec.name}: inputs= {word}; the arguments are {', '.join([*names, *spec.kwargs])}.")
+    names = {n: a for n, a in names.items() if n in given or a.domain.kind != "parameter"}
     wrong = [n for n in names if not (isinstance(t := given.get(n), Tensor) or (t is None and names[n].optional))]
     if wrong:
         raise SpecError(f"{spec.name}: inputs= gives {wrong[0]!r} = {given[wrong[0]]!r}; give a tensor.")

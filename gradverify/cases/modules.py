@@ -11,7 +11,7 @@ from torch.nn import Module
 from gradverify.cases.concrete import Fixed
 from gradverify.cases.materialise import dtype_named
 from gradverify.errors import UsageError
-from gradverify.records.spec import Spec, describe_callable
+from gradverify.records.spec import PARAMETERS, Spec, describe_callable
 
 
 def in_dtype(spec: Spec, dtype: str) -> Spec:
@@ -60,9 +60,15 @@ def held(function: Any) -> list[Tensor]:
 
 
 def note(spec: Spec) -> str:
-    """`judged as a float64 copy`, where the op is a module that has another dtype; empty else."""
+    """How a module is judged: `judged as a float64 copy; its buffers keep their values`; empty for what is none."""
     dtypes = [d for d in spec.dtypes or ("float64",) if differs(spec.op, d)]
-    return f"judged as a {' and a '.join(dtypes)} copy" if dtypes else ""
+    module = module_of(spec.op.call if isinstance(spec.op, Fixed) else spec.op)
+    words = [f"judged as a {' and a '.join(dtypes)} copy"] if dtypes else []
+    if module is not None and PARAMETERS not in spec.nested and any(p.requires_grad for p in module.parameters()):
+        words.append("its parameters are held fixed, and their gradients are not judged")
+    if module is not None and any(True for _ in module.buffers()):
+        words.append("its buffers keep their values")
+    return "; ".join(words)
 
 
 def differs(function: Any, dtype: str) -> bool:

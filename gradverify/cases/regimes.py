@@ -32,6 +32,9 @@ SATURATED = (20.0, 100.0)
 REPEATED = "repeated"
 """Constant along the axis that the layout `expanded` gives stride 0; drawn together with that layout only."""
 
+OWN = "own"
+"""A parameter has exactly the values that its module holds."""
+
 ABSENT = "none"
 """An optional argument is None."""
 
@@ -79,6 +82,7 @@ _KINDS: Mapping[str, frozenset[str]] = MappingProxyType(
         "additive_mask": frozenset({"normal", "zeros"}),
         "prob": frozenset({"ones", "normal", "saturated"}),
         "spd": frozenset({"ones", "normal"}),
+        "parameter": frozenset({"normal"}),
     }
 )
 """Of the domains that are no interval: what each can do."""
@@ -90,6 +94,7 @@ _SPECIAL_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "additive_mask": ("zeros", MASKED, "onehot"),
         "prob": ("ones", "saturated", "onehot"),
         "spd": ("ones",),
+        "parameter": (),
     }
 )
 

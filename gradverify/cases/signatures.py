@@ -22,13 +22,14 @@ from gradverify.cases.annotations import (
 )
 from gradverify.cases.fields import Fields, contract_of, normalised, refuse_unknown, values_of
 from gradverify.cases.nesting import Declared, of_data, of_parameter
+from gradverify.cases.parameters import made, with_parameters
 from gradverify.errors import SpecError
 from gradverify.records.case import Scalar
 from gradverify.records.described import kind_of
 from gradverify.records.finding import Location
 from gradverify.records.nested import owners, root
 from gradverify.records.nested import parameters as called_with
-from gradverify.records.spec import Spec, describe_callable, source_of
+from gradverify.records.spec import PARAMETERS, TRAINING, Spec, describe_callable, source_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -72,19 +73,21 @@ def spec(
 
     def wrap(reference: Callable[P, R]) -> TypedSpec[P, R]:
         name = declared.get("name") or reference.__name__
-        found = parameters(reference, enclosing_names(1))
+        found = _beside_module(_function(op), parameters(reference, enclosing_names(1)))
         tensors, kwargs = _declared(name, found or (), declared.get("kwargs", {}), hooked="inputs" in declared)
-        made = _spec(
-            _function(op),
-            tensors,
-            kwargs,
-            {**declared, "name": name},
-            contract=contract,
-            reference=None if is_empty(reference) else reference,
-            source=_defined_at(reference),
-            described_by="from the spec",
+        return cast(
+            "TypedSpec[P, R]",
+            _spec(
+                _function(op),
+                tensors,
+                kwargs,
+                {**declared, "name": name},
+                contract=contract,
+                reference=None if is_empty(reference) else reference,
+                source=_defined_at(reference),
+                described_by="from the spec",
+            ),
         )
-        return cast("TypedSpec[P, R]", made)
 
     return wrap
 
@@ -166,9 +169,9 @@ def resolved(spec: Spec) -> Spec:
     if not isinstance(spec.op, str):
         return spec
     op = load(spec.op)
-    made = spec.with_(op=op, order=_order(spec.name, spec.order, op))
-    _refuse_nested(made)
-    return made
+    found = spec.with_(op=op, order=_order(spec.name, spec.order, op))
+    _refuse_nested(found)
+    return with_parameters(found)
 
 
 def _refuse_nested(spec: Spec) -> None:
@@ -183,9 +186,17 @@ def _refuse_nested(spec: Spec) -> None:
 
 
 def _function(op: Any) -> Any:
-    """`MyFunction.apply` stands for the Function."""
+    """`MyFunction.apply` stands for the Function, and what makes a module for that."""
     owner = getattr(op, "__self__", None)
-    return owner if isinstance(owner, type) and kind_of(owner) == "autograd.Function" else op
+    return owner if isinstance(owner, type) and kind_of(owner) == "autograd.Function" else made(op)
+
+
+def _beside_module(op: Any, found: tuple[Parameter, ...] | None) -> tuple[Parameter, ...] | None:
+    """What a reference declares, less the parameters and the mode of a module, which are known of the module."""
+    if found is None or kind_of(op) != "nn.Module":
+        return found
+    own = {p.name for p in op_parameters(op) or ()}
+    return tuple(p for p in found if p.name in own or p.name not in (PARAMETERS, TRAINING))
 
 
 def _tensors(parameter: Parameter, shapes: Mapping[str, str]) -> Declared | None:
@@ -245,12 +256,12 @@ def _spec(
     names = (*called_with((a.name for a in tensors.args), tensors.nested), *kwargs)
     order = _order(given["name"], _as_declared(names, given.get("reference")), op)
     whole = {"op": op, "args": tensors.args, "nested": tensors.nested, "kwargs": dict(kwargs), "order": order}
-    made = Spec(**{**given, **whole})
-    _refuse_nested(made)
-    if made.inputs is None:
-        shapes_.validate(made)
-        _validate_names(made)
-    return made
+    found = with_parameters(Spec(**{**given, **whole}))
+    _refuse_nested(found)
+    if found.inputs is None:
+        shapes_.validate(found)
+        _validate_names(found)
+    return found
 
 
 def _validate_names(spec: Spec) -> None:

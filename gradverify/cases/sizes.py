@@ -139,7 +139,7 @@ def outline(spec: Spec) -> Outline:
     dims = {n: spec.dims.get(n, Dim()) for n in variadic}
     sizes = {n: ordinary(d) for n, d in dims.items()}
     # An index needs something to point at, and a simplex needs a corner.
-    indexed = {a.domain.of for a in spec.args if a.domain.of}
+    indexed = {a.domain.of for a in spec.args if a.domain.of and a.domain.kind != "parameter"}
     return Outline(
         variadic=variadic,
         dims=dims,

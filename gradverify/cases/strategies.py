@@ -219,7 +219,9 @@ def _layouts(draw: DrawFn, plan: Plan, found: Mapping[str, tuple[int, ...]]) -> 
 
 
 def offered_layouts(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """The memory layouts that an argument of this shape may take, `contiguous` first."""
+    """The memory layouts that an argument of this shape may take, `contiguous` first; a parameter has its module's."""
+    if arg.domain.kind == "parameter":
+        return ("contiguous",)
     given = arg.strategy is not None or spec.inputs is not None
     uneven = arg.domain.kind in ("prob", "spd", "additive_mask") or arg.domain.avoid_ties or given
     names = [n for n in spec.layouts or ALL if layouts.possible(shape, n) and not (n == "expanded" and uneven)]
@@ -228,7 +230,8 @@ def offered_layouts(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, 
 
 def _regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict[str, str]:
     """One argument at a time is out of the ordinary, or each on its own; so most cases can be judged."""
-    names = tuple(a.name for a in plan.spec.args)
+    # Parameters have no values out of the ordinary.
+    names = tuple(a.name for a in plan.spec.args if a.domain.kind != "parameter") or ("",)
     if plan.pins is not None:
         return _pinned_regimes(draw, plan, layout)
     several = ("each",) if len(names) > 1 else ()
@@ -254,6 +257,8 @@ def repeated(layout: Mapping[str, str]) -> dict[str, str]:
 
 
 def _choices(plan: Plan, arg: Arg, *, wild: bool) -> tuple[str, ...]:
+    if arg.domain.kind == "parameter" and plan.spec.inputs is not None:
+        return (regimes.OWN,)
     if wild and plan.claim in WILD:
         offered = regimes.regimes(arg.domain, plan.dtype)
     elif wild and plan.claim == "special":

@@ -14,6 +14,7 @@ from gradverify.cases.regimes import (
     EXTREME,
     MASKED,
     OVERFLOW,
+    OWN,
     SATURATED,
     SCALED,
     SHIFT,
@@ -34,7 +35,10 @@ GAP = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """What a regime is filled from: shape, generator, domain, and for `index` the size, for `prob` the axis."""
+    """What a regime is filled from.
+
+    Shape, generator, domain; for `index` the size, for `prob` the axis, for `parameter` the values of the module.
+    """
 
     shape: tuple[int, ...]
     generator: Generator
@@ -42,6 +46,7 @@ class Draw:
     size: int = 1
     axis: int = -1
     dtype: str = "float64"
+    own: Tensor | None = None
 
     def normal(self) -> Tensor:
         """Standard normal numbers, float64 on the CPU."""
@@ -278,6 +283,20 @@ _INTEGER: Mapping[str, Regime] = MappingProxyType(
         "highest": lambda d: torch.full(d.shape, float(_limits(d)[1]), dtype=F64),
     }
 )
+
+
+def _held(draw: Draw) -> Tensor:
+    assert draw.own is not None
+    return draw.own.detach().to("cpu", F64)
+
+
+def _near_own(draw: Draw) -> Tensor:
+    """Each parameter times a factor of its own: signs stay, ones are no longer alike, zeros become small numbers."""
+    own = _held(draw)
+    size = own.square().mean().sqrt() if own.any() else torch.tensor(1.0)
+    return torch.where(own == 0, 0.5 * size * draw.normal(), own * draw.uniform(0.5, 1.5))
+
+
 _SPECIAL: Mapping[str, Mapping[str, Regime]] = MappingProxyType(
     {
         "index": _INTEGER,
@@ -302,5 +321,6 @@ _SPECIAL: Mapping[str, Mapping[str, Regime]] = MappingProxyType(
             "onehot": _onehot,
         },
         "spd": {"ones": lambda d: _spd(d, 0.0), "normal": lambda d: _spd(d, 1.0)},
+        "parameter": {OWN: _held, "normal": _near_own},
     }
 )

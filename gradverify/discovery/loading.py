@@ -20,16 +20,22 @@ from gradverify.discovery.files import shown, syntax_error
 from gradverify.errors import UsageError
 from gradverify.records.spec import SPEC_MODULE, Spec
 
+REGISTERED = "torch.ops."
+
 
 def from_module(target: str, *, shapes: Mapping[str, str]) -> list[Spec]:
     """The spec, or the spec of the bare op, that `pkg.mod:Attr` or `pkg.mod:Class.attr` names.
 
+    `pkg.mod:torch.ops.namespace.name` is the registered op, once the module that registers it is imported.
     Raises UsageError: a module that is missing or breaks on import, an attribute that is missing or no op.
     """
     module_name, _, path = target.partition(":")
     if not path or not all(part.isidentifier() for part in [*module_name.split("."), *path.split(".")]):
         raise UsageError(f"{target}: not a target; write module:attribute, for example mypkg.ops:MyFunction.")
-    value = _attribute(_module(module_name), path, target)
+    module = _module(module_name)
+    if path.startswith(REGISTERED):
+        return [bare(path, shapes=shapes)]
+    value = _attribute(module, path, target)
     return [value] if isinstance(value, Spec) else [_spec_of(value, target=target, name=path, shapes=shapes)]
 
 
@@ -42,8 +48,10 @@ def bare(target: str, *, shapes: Mapping[str, str]) -> Spec:
         for part in target.split(".")[2:]:
             value = getattr(value, part)
     except (AttributeError, RuntimeError) as error:
-        raise UsageError(f"{target}: no such registered op; import the module that registers it first.") from error
-    return _spec_of(value, target=target, name=target.removeprefix("torch.ops."), shapes=shapes)
+        raise UsageError(
+            f"{target}: no such registered op; name the module that registers it, too: mypkg.ops:{target}."
+        ) from error
+    return _spec_of(value, target=target, name=target.removeprefix(REGISTERED), shapes=shapes)
 
 
 def from_file(file: Path, *, name: str | None) -> list[Spec]:
@@ -69,13 +77,15 @@ def _spec_of(value: Any, *, target: str, name: str, shapes: Mapping[str, str]) -
 
 
 def checked_op(value: Any, *, target: str) -> Any:
-    """An op that can be called: a Function with forward and backward, an nn.Module instance, or a callable.
+    """An op that can be called: a Function with forward and backward, an nn.Module, or a callable.
 
-    `MyFunction.apply` stands for the Function itself. Raises UsageError for everything else, with what it is.
+    `MyFunction.apply` stands for the Function itself, a class or function that makes a module for that module.
+    Raises UsageError for everything else, with what it is.
     """
     from torch.autograd import Function
     from torch.nn import Module
 
+    value = _made(value, target=target)
     owner = getattr(value, "__self__", None)
     if isinstance(owner, type) and issubclass(owner, Function) and getattr(value, "__name__", "") == "apply":
         return checked_op(owner, target=target)
@@ -83,7 +93,8 @@ def checked_op(value: Any, *, target: str) -> Any:
         return _whole_function(value, target=target)
     if isinstance(value, type) and issubclass(value, Module):
         raise UsageError(
-            f"{target}: is an nn.Module class, not an instance; name an instance, or a function that calls one."
+            f"{target}: is an nn.Module class that needs arguments; name an instance, "
+            "or a function that makes one: `def block() -> nn.Module: ...`."
         )
     if isinstance(value, type):
         raise UsageError(f"{target}: is a class, but no torch.autograd.Function; name a Function or a function.")
@@ -98,6 +109,13 @@ def checked_op(value: Any, *, target: str) -> Any:
     return value
 
 
+def _made(value: Any, *, target: str) -> Any:
+    """What a maker of modules makes. Raises UsageError where it raises."""
+    from gradverify.cases.parameters import made
+
+    return _guarded(partial(made, value), f"{target}: cannot be made", "")
+
+
 def _whole_function(function: type, *, target: str) -> type:
     from torch.autograd import Function
 
@@ -110,7 +128,7 @@ def _whole_function(function: type, *, target: str) -> type:
 
 
 def _module(name: str) -> ModuleType:
-    module: ModuleType = _guarded(lambda: importlib.import_module(name), f"cannot import {name}", name)
+    module: ModuleType = _guarded(lambda: _seeded(lambda: importlib.import_module(name)), f"cannot import {name}", name)
     return module
 
 
@@ -128,11 +146,20 @@ def _file_module(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
     try:
-        _guarded(partial(loader.exec_module, module), f"cannot import {shown(file)}", "")
+        _guarded(partial(_seeded, partial(loader.exec_module, module)), f"cannot import {shown(file)}", "")
     except UsageError:
         del sys.modules[name]
         raise
     return module
+
+
+def _seeded(load: Callable[[], Any]) -> Any:
+    """Import under a seed of its own: what a module draws then, its layers' weights above all, is always the same."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return load()
 
 
 def _guarded(load: Callable[[], Any], doing: str, name: str) -> Any:

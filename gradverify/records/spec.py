@@ -20,7 +20,10 @@ SPEC_MODULE = "gradverify_spec_"
 Role = Literal["differentiable", "frozen", "integer", "mask"]
 """`frozen`: floating, but the gradient must be None or zero."""
 
-Kind = Literal["real", "positive", "prob", "index", "boolean", "spd", "integers", "additive_mask"]
+Kind = Literal["real", "positive", "prob", "index", "boolean", "spd", "integers", "additive_mask", "parameter"]
+
+PARAMETERS, TRAINING = "parameters", "training"
+"""What a module is given beside its inputs: its parameters by their paths, and its mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,8 @@ class Domain:
     """Which values an argument may take. Bounds are inclusive; `avoid` are points that are kept away from.
 
     `kind` `prob` is a simplex along the axis `of`; `index` an integer in [0, size of letter `of`); `spd` symmetric
-    positive definite over the last two axes; `additive_mask` 0 or -inf.
+    positive definite over the last two axes; `additive_mask` 0 or -inf; `parameter` near the values of the op's own
+    parameter at the path `of`.
     """
 
     kind: Kind = "real"
@@ -39,6 +43,8 @@ class Domain:
     avoid_ties: bool = False
 
     def __str__(self) -> str:
+        if self.kind == "parameter":
+            return "parameter"
         words = [] if self.kind == "real" else [self.kind + (f"({self.of})" if self.of else "")]
         if self.lo is not None or self.hi is not None:
             words.append(f"[{_bound(self.lo, '-inf')}, {_bound(self.hi, 'inf')}]")
@@ -249,10 +255,16 @@ class Spec:
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
 
+_REGISTERED = ("CustomOpDef", "OpOverload", "OpOverloadPacket")
+"""Torch's classes of registered ops; their own names are of little use."""
+
+
 def describe_callable(op: Any) -> str:
     """`module:qualname` for what has a name; `file:line` for a lambda or local; str for a lazy target."""
     if isinstance(op, str):
         return op
+    if type(op).__name__ in _REGISTERED:
+        return "torch.ops." + str(getattr(op, "_qualname", op)).replace("::", ".")
     # A builtin of torch calls itself `_VariableFunctionsClass.sin`.
     words = ("__name__",) if inspect.isbuiltin(op) else ("__qualname__", "__name__")
     qualname = next((n for n in (getattr(op, w, None) for w in words) if n), None)
@@ -275,7 +287,8 @@ def _named(module: str) -> str:
 
 
 def source_of(obj: Any) -> Location | None:
-    """Where an object is defined, as far as inspect can tell."""
+    """Where an object is defined, as far as inspect can tell; a custom op by the function that it decorates."""
+    obj = getattr(obj, "_init_fn", obj)
     try:
         file = inspect.getsourcefile(inspect.unwrap(obj))
         line = inspect.getsourcelines(inspect.unwrap(obj))[1]

@@ -23,6 +23,7 @@ only one line a failure."""
 _BAD = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE)
 # Beyond this many findings below a table nobody reads on; the JSON has them all.
 _FINDINGS_SHOWN = 10
+_INPUTS_SHOWN = 12
 _WORDS = {"integer": "Int", "mask": "Bool"}
 
 
@@ -142,7 +143,9 @@ def op_lines(op: OpRun, *, style: Style) -> list[str]:
     head, *more = wrapped(style.plain("  ".join([relative(name), *kind, *source])), rest="    ")
     contract = [f"contract {relative(op.contract)}"] if op.contract != "exact" else []
     contract += [op.note] if op.note else []
-    inputs = "   ".join(_input(i) for i in op.inputs)
+    shown = [_input(i) for i in op.inputs[:_INPUTS_SHOWN]]
+    hidden = len(op.inputs) - len(shown)
+    inputs = "   ".join([*shown, *([f"and {hidden} more"] if hidden else [])])
     origin = f"from {op.inputs_from.removeprefix('from ')}" if op.inputs_from else ""
     spread = (
         [f"{inputs:<{WIDTH - 4 - len(origin)}}  {origin}"]

@@ -7,6 +7,7 @@ from torch import nn
 import gradverify
 from gradverify.cases.concrete import Fixed
 from gradverify.cases.modules import copied, in_dtype, note
+from gradverify.cases.signatures import from_data
 from gradverify.errors import UsageError
 from gradverify.records.run import Run
 from gradverify.records.spec import Arg, Contract, Spec, describe_callable
@@ -54,9 +55,12 @@ def test_a_module_that_cannot_be_copied_says_so():
 
 
 def test_the_note_names_the_dtype_and_only_where_it_differs():
-    assert note(Spec(name="f", op=linear(), args=ARGS)) == "judged as a float64 copy"
-    assert note(Spec(name="f", op=linear(), args=ARGS, dtypes=("float32",))) == ""
-    assert note(Spec(name="f", op=linear().double(), args=ARGS)) == ""
+    held = "its parameters are held fixed, and their gradients are not judged"
+    assert note(Spec(name="f", op=linear(), args=ARGS)) == f"judged as a float64 copy; {held}"
+    assert note(Spec(name="f", op=linear(), args=ARGS, dtypes=("float32",))) == held
+    assert note(Spec(name="f", op=nn.Tanh(), args=ARGS)) == ""
+    assert note(from_data(linear().double(), {"input": "b 3"})) == ""
+    assert note(from_data(nn.BatchNorm1d(3).double(), {"input": "b 3"})) == "its buffers keep their values"
     assert note(Spec(name="f", op=plain, args=ARGS)) == ""
 
 
@@ -66,7 +70,7 @@ def test_a_float32_module_is_verified_and_left_as_it_was():
     before = {n: t.clone() for n, t in layer.state_dict().items()}
     run: Run = gradverify.check(layer, torch.randn(5, 3), examples=2, claims=("vjp", "repeat"))
     assert [r.outcome for r in run.results] == [Outcome.PASS, Outcome.PASS]
-    assert run.ops[0].note == "judged as a float64 copy"
+    assert run.ops[0].note == "judged as a float64 copy; its buffers keep their values"
     assert run.ops[0].target == "torch.nn.modules.container:Sequential()"
     after = layer.state_dict()
     assert all(torch.equal(after[n], t) and after[n].dtype is t.dtype for n, t in before.items())

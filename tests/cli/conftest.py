@@ -38,6 +38,10 @@ class Layer(torch.nn.Module):
     def forward(self, x: Annotated[Tensor, "n"]):
         return x
 
+class Sized(torch.nn.Module):
+    def __init__(self, size: int):
+        super().__init__()
+
 class Plain: ...
 
 def bare(x, w):

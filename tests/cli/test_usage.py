@@ -18,7 +18,7 @@ UNUSABLE_TARGETS = {
     "mypkg.ops:Scale.gone": "mypkg.ops:Scale has no attribute 'gone'",
     "mypkg.ops:number": "is not callable, it is an int; name a function or Function.",
     "mypkg.ops:NoBackward": "is an autograd.Function without a backward; define `backward(ctx, *cotangents)`.",
-    "mypkg.ops:Layer": "is an nn.Module class, not an instance; name an instance",
+    "mypkg.ops:Sized": "is an nn.Module class that needs arguments; name an instance, or a function that makes one",
     "mypkg.ops:Plain": "is a class, but no torch.autograd.Function",
     "mypkg.ops:later": "is a coroutine or generator",
     "mypkg.ops:torch": "is a module; name an attribute of it",
@@ -34,7 +34,8 @@ UNUSABLE_TARGETS = {
     "gone/dir": "no such file or directory.",
     "src": "no file below it declares a spec; write one with `@gradverify.spec(op)`.",
     "src/mypkg/ops.py": "defines no spec; decorate a reference with `@gradverify.spec(op)`.",
-    "torch.ops.nope.nope": "no such registered op; import the module that registers it first.",
+    "torch.ops.nope.nope": "no such registered op; name the module that registers it, too: mypkg.ops:torch.ops.nope",
+    "mypkg.ops:torch.ops.nope.nope": "no such registered op; name the module that registers it",
 }
 
 

@@ -1,0 +1,42 @@
+"""A module as a function of its inputs, its parameters and its mode; its buffers are those that it has, every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+
+def functional(module: Module) -> Callable[..., Any]:
+    """(inputs, parameters by path, training) -> what the module returns.
+
+    Every call starts from copies of the module's buffers: what it writes to them (running statistics, counters) is
+    dropped, so that one call is like the other. `training`: None, or the module's own, leaves each layer as it is.
+    """
+
+    def call(*inputs: Any, parameters: Mapping[str, Tensor], training: bool | None = None, **more: Any) -> Any:
+        buffers = {name: b.clone() for name, b in module.named_buffers()}
+        with _mode(module, training):
+            return torch.func.functional_call(module, {**parameters, **buffers}, inputs, more)
+
+    kind = type(module)
+    call.__module__, call.__qualname__ = kind.__module__, f"{kind.__qualname__}()"
+    return call
+
+
+@contextmanager
+def _mode(module: Module, training: bool | None) -> Iterator[None]:  # noqa: FBT001 (torch's word)
+    if training is None or training == module.training:
+        yield
+        return
+    before = [(layer, layer.training) for layer in module.modules()]
+    module.train(training)
+    try:
+        yield
+    finally:
+        for layer, was in before:
+            layer.training = was
