@@ -85,8 +85,18 @@ _OF_MODULES = frozenset({PARAMETERS, TRAINING})
 
 def _with_parameters(function: Callable[..., Any], spec: Spec) -> Callable[..., Any]:
     """A module as a function of its parameters, too, where the spec has them; anything else as it is."""
-    free = isinstance(function, torch.nn.Module) and PARAMETERS in spec.nested
-    return functional(function) if free else function  # type: ignore[arg-type]
+    return functional(function) if isinstance(function, torch.nn.Module) and PARAMETERS in spec.nested else function
+
+
+def written_buffers(spec: Spec, primals: Primals, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The buffers that a module writes to in this call, running statistics above all; empty for what is no module."""
+    wrote: set[str] = set()
+    if isinstance(spec.op, torch.nn.Module) and PARAMETERS in spec.nested:
+        call, (_, positional, named) = functional(spec.op, wrote=wrote), _signature(spec)
+        values = handed(spec, copies(primals), kwargs)
+        with torch.no_grad():
+            call(*(values[n] for n in positional), **{n: values[n] for n in named})
+    return tuple(sorted(wrote))
 
 
 def handed(spec: Spec, primals: Primals, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,17 +11,22 @@ from torch import Tensor
 from torch.nn import Module
 
 
-def functional(module: Module) -> Callable[..., Any]:
+def functional(module: Module, *, wrote: set[str] | None = None) -> Callable[..., Any]:
     """(inputs, parameters by path, training) -> what the module returns.
 
     Every call starts from copies of the module's buffers: what it writes to them (running statistics, counters) is
-    dropped, so that one call is like the other. `training`: None, or the module's own, leaves each layer as it is.
+    dropped, so that one call is like the other; `wrote` is told the names of such buffers.
+    `training`: None, or the module's own, leaves each layer as it is.
     """
 
     def call(*inputs: Any, parameters: Mapping[str, Tensor], training: bool | None = None, **more: Any) -> Any:
         buffers = {name: b.clone() for name, b in module.named_buffers()}
         with _mode(module, training):
-            return torch.func.functional_call(module, {**parameters, **buffers}, inputs, more)
+            out = torch.func.functional_call(module, {**parameters, **buffers}, inputs, more)
+        if wrote is not None:
+            # By value: torch's own batch norm writes without a new version.
+            wrote.update(name for name, own in module.named_buffers() if not torch.equal(buffers[name], own))
+        return out
 
     kind = type(module)
     call.__module__, call.__qualname__ = kind.__module__, f"{kind.__qualname__}()"

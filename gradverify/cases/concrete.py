@@ -17,9 +17,7 @@ from gradverify.records.nested import Slot, leaves, mapped
 from gradverify.records.spec import Arg, Role, Spec, source_of
 
 
-def spec_at(
-    op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], *, name: str, parameters: bool = True
-) -> Spec:
+def spec_at(op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], *, name: str, parameters: bool = True) -> Spec:
     """The spec of an op at these positional inputs and keywords; tensors may stand in lists, tuples and dicts.
 
     Differentiated: the floating tensors that require grad, or all of them where none does; with `parameters` those of

@@ -342,7 +342,7 @@ def test_a_shape_for_an_unknown_argument_is_refused_with_a_guess() -> None:
 
 def test_modules_callables_and_builtins_are_read_as_far_as_python_can_tell() -> None:
     module = spec_from_op(Scaled(), name="op", target="m:op", shapes={})
-    assert (module.args[0].shape, module.kwargs) == ("k", {"twice": (True, False)})
+    assert (module.args[0].shape, module.kwargs) == ("k", {"twice": (True, False), "training": (True, False)})
     assert spec_from_op(torch.mm, name="op", target="m:op", shapes={"a": "k n", "b": "n m"}).order == ("a", "b")
     with pytest.raises(SpecError, match="GV901"):
         spec_from_op(torch.mm, name="op", target="m:op", shapes={})

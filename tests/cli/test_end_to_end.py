@@ -52,6 +52,68 @@ def test_a_wrong_op_fails_with_both_numbers_and_the_error_bar(right_and_wrong, g
     assert answer.out.splitlines()[-1].startswith("FAIL  1 of 2 checks, ")
 
 
+REGISTERED = """
+import torch
+from torch import Tensor, nn
+
+@torch.library.custom_op("endtoend::scale", mutates_args=())
+def scale(x: Tensor, w: Tensor, twice: bool = False) -> Tensor:
+    return x * w * (2 if twice else 1)
+
+def setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:2])
+    ctx.twice = inputs[2]
+
+def backward(ctx, g):
+    x, w = ctx.saved_tensors
+    g = 2 * g if ctx.twice else g
+    return g * w, g * x, None
+
+scale.register_autograd(backward, setup_context=setup)
+
+library = torch.library.Library("endtoend2", "DEF")
+library.define("scale.flipped(Tensor x, Tensor w, *, bool flip=False) -> Tensor")
+library.impl("scale.flipped", lambda x, w, flip=False: -x * w if flip else x * w, "CPU")
+
+def keep(ctx, inputs, keyword_only_inputs, output):
+    ctx.save_for_backward(*inputs)
+
+def never_flipped(ctx, g):
+    x, w = ctx.saved_tensors
+    return g * w, g * x
+
+torch.library.register_autograd("endtoend2::scale.flipped", never_flipped, setup_context=keep, lib=library)
+
+def block() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+"""
+REGISTERED_OPS = {
+    "mypkg.registered:scale": (0, r"torch\.ops\.endtoend\.scale  custom_op"),
+    "mypkg.registered:torch.ops.endtoend.scale": (0, r"torch\.ops\.endtoend\.scale  registered op"),
+    "mypkg.registered:torch.ops.endtoend.scale.default": (0, r"torch\.ops\.endtoend\.scale\.default  registered op"),
+    "mypkg.registered:torch.ops.endtoend2.scale": (1, r"flip=True"),
+    "mypkg.registered:torch.ops.endtoend2.scale.flipped": (1, r"flip=True"),
+}
+
+
+def test_registered_ops_are_named_by_their_module_and_their_own_name(project, gradverify_) -> None:
+    (project / "src" / "mypkg" / "registered.py").write_text(REGISTERED, encoding="utf-8")
+    shapes = ("--arg", "x=n", "--arg", "w=n", "--checks", "vjp,partial", "--examples", "5")
+    for target, (code, text) in REGISTERED_OPS.items():
+        answer = gradverify_("check", target, *shapes)
+        assert answer.code == code, answer.out
+        assert re.search(text, answer.out)
+
+
+def test_a_function_that_makes_a_module_is_judged_with_its_parameters(project, gradverify_) -> None:
+    (project / "src" / "mypkg" / "registered2.py").write_text(REGISTERED.replace("endtoend", "again"), encoding="utf-8")
+    command = ("check", "mypkg.registered2:block", "--arg", "input=b 3", "--checks", "vjp,repeat", "--examples", "5")
+    answer = gradverify_(*command)
+    assert answer.code == 0, answer.out
+    assert "input Float[b 3]   0.weight Float[2 3] parameter   0.bias Float[2] parameter" in answer.out
+    assert "judged as a float64 copy" in answer.out
+
+
 def test_the_json_of_a_real_run_fits_the_schema(right_and_wrong, gradverify_) -> None:
     answer = gradverify_("check", "mypkg.wrong:Scale", "mypkg.ops:layer", "mypkg.ops:gone", "--examples", "3", "--json")
     jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(answer.out))

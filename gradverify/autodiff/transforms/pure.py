@@ -33,7 +33,6 @@ UNSUPPORTED = MappingProxyType(
         "Cannot access storage of": "",
         "Batching rule not implemented": "",
         "vmap:": "",
-        "Batch norm got a batched tensor": "torch batches no batch norm that writes running statistics",
     }
 )
 """What torch 2.11 to 2.13 says where it cannot transform a function, however right; and in our words, if it is long."""

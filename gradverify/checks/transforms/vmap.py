@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from gradverify.autodiff.calling import written_buffers
 from gradverify.autodiff.products import Tape
 from gradverify.autodiff.transforms import batched
 from gradverify.autodiff.transforms.batched import Places
@@ -32,6 +33,9 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
         raise NotApplicableError("the op draws random numbers, and a batch may draw others than a loop")
     tape = subject.record()
     beside.unless_writing(tape)
+    written = written_buffers(spec, subject.point.primals, subject.point.kwargs)
+    if written:
+        raise NotApplicableError(f"the module writes to its buffer `{written[0]}`, which a batch would share")
     evidence, refused = _batches(subject)
     evidence += _cotangents(subject, tape)
     if refused and not beside.off(evidence):

@@ -1,0 +1,63 @@
+"""What is said of a module: the parameter by its path, the mode by its name; running statistics are no fault."""
+
+import pytest
+import torch
+from torch import nn
+
+from gradverify.cases.signatures import from_data
+from gradverify.engine.verify import verify
+from gradverify.records.policy import Plan, Policy
+from gradverify.records.run import describe
+from gradverify.records.spec import Dim
+from gradverify.records.verdict import Outcome
+from tests.faults import modules
+
+
+def results(spec, *claims, examples=6):
+    return {r.claim: r for r in verify(spec, Plan(claims=claims, examples=examples), Policy())}
+
+
+def named(name):
+    return next(f.wrong for f in modules.FAULTS if f.name == name)
+
+
+def test_a_wrong_function_inside_is_named_by_the_path_of_the_parameter():
+    said = describe(results(named("norm_weight_by_the_raw_input"), "vjp")["vjp"])
+    assert "FAIL vjp[cpu-float64] GV199 wrong gradient of `0.weight`" in said
+    assert "/d0.weight[" in said
+    assert "training=True" in said
+
+
+def test_a_wrong_mode_is_named():
+    result = results(named("evaluation_runs_the_backward_of_training"), "vjp")["vjp"]
+    assert "training=False" in result.finding.lines[0]
+    assert result.finding.summary == "wrong gradient of `x`"
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_batch_norm_in_either_mode_is_right(mode):
+    spec = from_data(nn.BatchNorm1d(3).train(mode), {"input": "b 3"}, dims={"b": Dim(lo=2)})
+    claims = ("vjp", "linear", "layout", "purity", "repeat", "partial", "lifetime", "memory", "transforms.vmap")
+    found = results(spec, *claims)
+    bad = [describe(r) for c, r in found.items() if r.outcome not in (Outcome.PASS, Outcome.SKIP)]
+    assert not bad
+    shared = "the module writes to its buffer `num_batches_tracked`, which a batch would share"
+    assert found["transforms.vmap"].reason == (shared if mode else "")
+
+
+def test_both_modes_are_judged():
+    spec = from_data(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)), {"input": "b 3"})
+    seen = set()
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            seen.add(self.training)
+            return x * self.weight
+
+    assert results(spec, "vjp", "repeat")["vjp"].outcome is Outcome.PASS
+    assert results(from_data(Watched(), {"x": "b 3"}), "repeat")["repeat"].outcome is Outcome.PASS
+    assert seen == {True, False}
