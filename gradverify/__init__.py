@@ -20,6 +20,7 @@ _HOME = {
     "avoid_ties": "records.vocabulary",
     "additive_mask": "records.vocabulary",
     "boolean": "records.vocabulary",
+    "complex": "records.vocabulary",
     "dim": "records.vocabulary",
     "domain": "records.vocabulary",
     "example": "records.vocabulary",

@@ -206,7 +206,8 @@ def _promoted(
     low = [i for i in free if given[i].dtype not in (torch.float64, torch.complex128)]
     own = copied(func, FINE)
     dtype = str(given[low[0]].dtype).removeprefix("torch.") if low else ""
-    notes = [f"inputs are {dtype}, judged in float64"] if low else []
+    wide = "complex128" if dtype.startswith("complex") else FINE
+    notes = [f"inputs are {dtype}, judged in {wide}"] if low else []
     notes += ["the module, as a float64 copy"] if differs(func, FINE) else []
     if not low:
         return own, given, notes
@@ -235,7 +236,12 @@ def _runs(func: Callable[..., Any], given: tuple[Any, ...]) -> bool:
 
 
 def _double(tensor: Tensor) -> Tensor:
-    return tensor.detach().double().requires_grad_(tensor.requires_grad) if tensor.is_floating_point() else tensor
+    import torch
+
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return tensor
+    wide = torch.complex128 if tensor.is_complex() else torch.float64
+    return tensor.detach().to(wide).requires_grad_(tensor.requires_grad)
 
 
 def _trouble(
@@ -246,7 +252,7 @@ def _trouble(
     if found.outcome is not Outcome.PASS:
         return _said(found)
     spec = spec_at(func, point, {}, name=describe_callable(func).rpartition(":")[2], parameters=False)
-    dtype = str(point[free[0]].dtype).removeprefix("torch.")
+    dtype = str(point[free[0]].dtype.to_real()).removeprefix("torch.")
     plan = Plan(claims=claims, dtypes=(dtype,), examples=_POINT_EXAMPLES)
     results = _verify(spec, plan, policy) if claims else ()
     bad = [r for r in results if r.outcome in (Outcome.FAIL, Outcome.ERROR)]

@@ -39,6 +39,7 @@ FAMILY = {
     "double_backward": "GV501",
     "lifetime": "GV209",
     "memory": "GV207",
+    "complex": "GV216",
     "convention": "GV109",
     "transforms.vmap": "GV502",
     "transforms.func": "GV509",
@@ -62,12 +63,14 @@ KINDS = {
     ("lifetime", "index in place"): "GV212",
     ("lifetime", "mode"): "GV213",
     ("lifetime", "accumulated"): "GV214",
+    ("complex", "refused"): "GV217",
+    ("complex", "refused in backward"): "GV217",
     ("convention", "requires grad"): "GV207",
     ("special", "shape"): "GV109",
     ("special", "gradient not finite"): "GV111",
     ("special", "output not finite"): "GV208",
 }
-WITH_TRUTH = ("vjp", "edges", "special", "jvp", "adjoint", "double_backward")
+WITH_TRUTH = ("vjp", "edges", "special", "jvp", "adjoint", "double_backward", "complex")
 """Claims whose agreement rests on a measurement, which may be without power."""
 SPOTS = ("special",)
 """Claims about points where differences often cannot judge, and finiteness alone is known."""
@@ -75,6 +78,7 @@ NOTED = (
     ("lifetime", "index in place"),
     ("convention", "wider"),
     ("convention", "dropped"),
+    ("complex", "refused"),
     ("transforms.autocast", "undeclared state"),
 )
 """Breaches that leave every gradient right in ordinary use: PASS, with a warning."""
@@ -186,7 +190,7 @@ def _differs(e: Evidence, gap: float, policy: Policy) -> Verdict:
 
 
 def _beside_itself(e: Evidence) -> bool:
-    return e.claim in ORDERS or (e.claim == "double_backward" and "truth" not in e.facts)
+    return e.claim in ORDERS or (e.claim in ("double_backward", "complex") and "truth" not in e.facts)
 
 
 def relative_gap(e: Evidence, gap: float) -> float:

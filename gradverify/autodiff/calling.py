@@ -102,23 +102,29 @@ def written_buffers(spec: Spec, primals: Primals, kwargs: Mapping[str, Any]) -> 
 def handed(spec: Spec, primals: Primals, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """What each parameter of the op is given: its argument, a nested value of arguments, or a keyword.
 
-    Floating tensors that stand fixed in a nested value take the dtype of the primals.
+    Floating and complex tensors that stand fixed in a nested value take the precision of the primals.
     """
     values = {**primals, **kwargs}
     if not spec.nested:
         return values
-    like = next((t for t in primals.values() if t is not None and t.is_floating_point()), None)
+    like = next((t for t in primals.values() if is_inexact(t)), None)
 
     def given(_: str, leaf: Any) -> Any:
         if isinstance(leaf, Slot):
             return values[leaf.name]
-        return leaf.clone().to(like) if like is not None and _is_floating(leaf) else leaf
+        return in_precision(leaf.clone().to(like.device), like) if like is not None and is_inexact(leaf) else leaf
 
     return {**values, **{parameter: mapped(value, "", given) for parameter, value in spec.nested.items()}}
 
 
-def _is_floating(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+def is_inexact(leaf: Any) -> bool:
+    """Whether this is a tensor of floating or complex numbers."""
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+def in_precision(t: Tensor, like: Tensor) -> Tensor:
+    """A floating or complex tensor in the precision of another, staying real or complex."""
+    return t.to(like.dtype.to_complex() if t.is_complex() else like.dtype.to_real())
 
 
 def companion(spec: Spec, function: Callable[..., Any], *, stage: str = "reference") -> Called:
@@ -250,9 +256,20 @@ def _position(name: str) -> str:
 
 
 def clone_exactly(t: Tensor) -> Tensor:
-    """A copy with storage of its own, the same sizes, strides and offset: also where elements share memory."""
+    """A copy with storage of its own, the same sizes, strides and offset: also where elements share memory.
+
+    A lazy view of conjugates or negatives stays one.
+    """
+    if t.is_conj():
+        return clone_exactly(t.conj()).conj()
+    if t.is_neg():
+        return _negated(clone_exactly(_negated(t)))
     storage = t.untyped_storage().clone()  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=t.dtype, device=t.device).set_(storage, t.storage_offset(), t.size(), t.stride())
+
+
+def _negated(t: Tensor) -> Tensor:
+    return torch._neg_view(t)  # noqa: SLF001 torch has no public name for it
 
 
 def copies(primals: Primals) -> dict[str, Tensor | None]:

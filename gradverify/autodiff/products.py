@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from gradverify.autodiff.calling import Called, Clock, copies, output_names, raised
+from gradverify.autodiff.calling import Called, Clock, copies, is_inexact, output_names, raised
 from gradverify.errors import OpError
 from gradverify.records.case import Point
 from gradverify.records.spec import Spec
@@ -60,9 +60,7 @@ class Tape:
     def active(self) -> tuple[int, ...]:
         """Positions of the outputs that carry a gradient: floating, and not declared `nondiff`."""
         declared = self.declared_nondiff
-        return tuple(
-            i for i, y in enumerate(self.outputs) if i not in declared and (y.is_floating_point() or y.is_complex())
-        )
+        return tuple(i for i, y in enumerate(self.outputs) if i not in declared and is_inexact(y))
 
     @property
     def declared_nondiff(self) -> frozenset[int]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from gradverify.autodiff.calling import Called, copies, raised
+from gradverify.autodiff.calling import Called, copies, is_inexact, raised
 from gradverify.autodiff.products import Tape, gradients, nodes_of
 from gradverify.errors import OpError
 from gradverify.records.case import Point
@@ -169,7 +169,7 @@ def _kept(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _lost(t: Any) -> bool:
-    return isinstance(t, Tensor) and t.is_floating_point() and t.numel() > 0 and not t.requires_grad
+    return is_inexact(t) and t.numel() > 0 and not t.requires_grad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

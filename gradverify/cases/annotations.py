@@ -195,6 +195,7 @@ def argument(parameter: Parameter, *, shape: str | None = None, fallback: str | 
         role=_ROLES.get(domain.kind, role),
         dtype=_fixed_dtype(read),
         optional=read.optional or parameter.default is None,
+        complex=Marker.COMPLEX in read.metadata or _dtype_kinds(read) == {"complex"},
         strategy=next((m for m in read.metadata if isinstance(m, SearchStrategy)), None),
     )
 
@@ -202,7 +203,7 @@ def argument(parameter: Parameter, *, shape: str | None = None, fallback: str | 
 def _domains(read: Reading) -> list[Domain]:
     declared = [m for m in read.metadata if isinstance(m, Domain)]
     kinds = _dtype_kinds(read)
-    if declared or not kinds or "float" in kinds:
+    if declared or not kinds or kinds & {"float", "complex"}:
         return declared
     return [Domain(kind="boolean")] if kinds == {"bool"} else [Domain(kind="integers")]
 

@@ -20,8 +20,8 @@ from gradverify.records.spec import Arg, Role, Spec, source_of
 def spec_at(op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], *, name: str, parameters: bool = True) -> Spec:
     """The spec of an op at these positional inputs and keywords; tensors may stand in lists, tuples and dicts.
 
-    Differentiated: the floating tensors that require grad, or all of them where none does; with `parameters` those of
-    a module, too. The rest is held fixed.
+    Differentiated: the floating and complex tensors that require grad, or all of them where none does; with
+    `parameters` those of a module, too. The rest is held fixed.
     Raises UsageError where no floating tensor is given, and for a Function that is given one in a container.
     """
     names = names_of(op, len(inputs))
@@ -74,7 +74,7 @@ def _of_module(op: Module, tensors: Mapping[str, Tensor], kwargs: Mapping[str, A
 class Fixed:
     """An op as a function of its positional inputs, whose keywords stay as given.
 
-    Floating tensors among them take the dtype of the inputs, so that an op can be judged in float64.
+    Floating and complex tensors among them take the precision of the inputs, so that an op can be judged in float64.
     """
 
     def __init__(self, op: Any, kwargs: Mapping[str, Any]) -> None:
@@ -87,12 +87,17 @@ class Fixed:
 
     def __call__(self, *given: Any) -> Any:
         """The op at the given inputs."""
-        dtype = next(t.dtype for _, t in leaves(given, "") if _is_floating(t))
-        return self.call(*given, **{n: v.to(dtype) if _is_floating(v) else v for n, v in self.held.items()})
+        like = next(t for _, t in leaves(given, "") if _is_inexact(t))
+        return self.call(*given, **{n: _in_precision(v, like) if _is_inexact(v) else v for n, v in self.held.items()})
 
 
-def _is_floating(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+def _is_inexact(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _in_precision(t: Tensor, like: Tensor) -> Tensor:
+    """A floating or complex tensor in the precision of another, staying real or complex."""
+    return t.to(like.dtype.to_complex() if t.is_complex() else like.dtype.to_real())
 
 
 def _template(name: str, value: Any, free: Sequence[str]) -> Any:
@@ -115,8 +120,8 @@ def refuse_containers(op: Any, given: Mapping[str, Any], chosen: Sequence[str], 
 
 
 def differentiated(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """The floating tensors that require grad, or all floating tensors where none does."""
-    floating = {n: t for n, t in found.items() if isinstance(t, Tensor) and t.is_floating_point()}
+    """The floating and complex tensors that require grad, or all of them where none does."""
+    floating = {n: t for n, t in found.items() if _is_inexact(t)}
     return tuple(n for n, t in floating.items() if t.requires_grad) or tuple(floating)
 
 
@@ -127,12 +132,12 @@ def names_of(op: Any, count: int) -> tuple[str, ...]:
 
 
 def _floating(tensors: Mapping[str, Tensor]) -> int:
-    return sum(t.is_floating_point() for t in tensors.values())
+    return sum(map(_is_inexact, tensors.values()))
 
 
 def _arg(name: str, tensor: Tensor) -> Arg:
     role: Role = "differentiable"
-    if not tensor.is_floating_point():
+    if not _is_inexact(tensor):
         role = "mask" if tensor.dtype is torch.bool else "integer"
-    dtype = None if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
-    return Arg(name=name, shape=" ".join(map(str, tensor.shape)), role=role, dtype=dtype)
+    dtype = None if _is_inexact(tensor) else str(tensor.dtype).removeprefix("torch.")
+    return Arg(name=name, shape=" ".join(map(str, tensor.shape)), role=role, dtype=dtype, complex=tensor.is_complex())

@@ -71,7 +71,11 @@ def refuse_unknown(owner: str, field: str, given: Iterable[str], known: Iterable
 
 def _dtype(value: Any) -> str:
     word = str(value).removeprefix("torch.")
-    dtype_named(word)
+    if dtype_named(word).is_complex:
+        raise SpecError(
+            f"dtypes names the precision under test, got {word}; name float64 or float32, and mark the arguments that "
+            'are complex: Annotated[Tensor, "n", gv.complex].'
+        )
     return word
 
 

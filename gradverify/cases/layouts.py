@@ -14,6 +14,9 @@ from gradverify.errors import UsageError
 DECOY = 3.25
 """Stands in the gaps between the elements of a sliced tensor: an op that ignores strides reads it."""
 
+LAZY = "lazy"
+"""A view that torch has not resolved: of conjugates for complex numbers, of negatives for real ones."""
+
 STRIDE_ZERO = "stride0"
 """All strides are 0, as in the cotangent of `sum().backward()`; for cotangents only."""
 
@@ -111,6 +114,14 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
+def _lazy(tensor: Tensor) -> Tensor:
+    plain = _contiguous(tensor.resolve_conj().resolve_neg())
+    if tensor.is_complex():
+        return plain.conj_physical().conj()
+    # What torch makes of the imaginary part of conjugates, but for the gaps that this would leave.
+    return torch._neg_view(-plain) if tensor.is_floating_point() else plain  # noqa: SLF001
+
+
 def _channels_last(tensor: Tensor) -> Tensor:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     return tensor.clone(memory_format=formats.get(tensor.ndim, torch.contiguous_format))
@@ -126,5 +137,6 @@ _LAYOUTS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
         "expanded": _expanded,
         "channels_last": _channels_last,
         STRIDE_ZERO: _stride_zero,
+        LAZY: _lazy,
     }
 )

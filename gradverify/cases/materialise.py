@@ -59,13 +59,26 @@ def _primal(spec: Spec, arg: Arg, case: Case) -> Tensor | None:
     regime = dict(case.values).get(arg.name, "normal")
     if regime == regimes.ABSENT:
         return None
-    return with_layout(_fill(spec, arg, case, regime).to(dtype).to(case.device), layout or "contiguous")
+    return with_layout(_values(spec, arg, case, regime).to(dtype).to(case.device), layout or "contiguous")
+
+
+COMPLEX = MappingProxyType({"float64": "complex128", "float32": "complex64"})
+"""Floating dtype -> that of complex numbers of its precision."""
 
 
 def dtype_of(arg: Arg, floating: str) -> torch.dtype:
-    """The dtype of an argument when `floating` is under test."""
-    fixed = {"integer": "int64", "mask": "bool"}.get(arg.role, floating)
+    """The dtype of an argument when `floating` is under test. Raises SpecError where it has no complex numbers."""
+    if arg.complex and floating not in COMPLEX:
+        raise SpecError(f"{arg.name} is complex, and {floating} has no complex numbers; try {', '.join(COMPLEX)}.")
+    own = COMPLEX[floating] if arg.complex else floating
+    fixed = {"integer": "int64", "mask": "bool"}.get(arg.role, own)
     return dtype_named(arg.dtype or fixed)
+
+
+def normal(like: Tensor, *, generator: Generator) -> Tensor:
+    """Standard normal numbers in shape, dtype and device of a floating or complex tensor."""
+    wide = torch.complex128 if like.is_complex() else torch.float64
+    return torch.randn(like.shape, generator=generator, dtype=wide).to(device=like.device, dtype=like.dtype)
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -76,13 +89,22 @@ def dtype_named(name: str) -> torch.dtype:
     return dtype
 
 
-def _fill(spec: Spec, arg: Arg, case: Case, regime: str) -> Tensor:
+def _values(spec: Spec, arg: Arg, case: Case, regime: str) -> Tensor:
+    real = _fill(spec, arg, case, regime, "value")
+    if not arg.complex:
+        return real
+    imaginary = _fill(spec, arg, case, regime, "imaginary")
+    # A complex number is zero where both parts are.
+    return torch.complex(real, imaginary * (real != 0) if regime == "zeros" else imaginary)
+
+
+def _fill(spec: Spec, arg: Arg, case: Case, regime: str, part: str) -> Tensor:
     dims: dict[str, Sizes] = dict(case.dims)
     shape = shapes.shape_of(arg, dims)
     size = dims.get(arg.domain.of or "", 1)
     draw = values.Draw(
         shape=shape,
-        generator=generator(case, "value", arg.name),
+        generator=generator(case, part, arg.name),
         domain=arg.domain,
         size=size if isinstance(size, int) else 1,
         axis=_axis(arg, len(shape)) if arg.domain.kind == "prob" else -1,
@@ -152,15 +174,16 @@ def freeze(spec: Spec, point: Point) -> tuple[tuple[str, Datum | None], ...]:
 def datum(tensor: Tensor) -> Datum:
     """A tensor as an exact record: dtype, shape, strides in elements, values in row-major order.
 
-    Raises SpecError for complex and other values that are neither floating nor integer.
+    A complex value is two, real part first. Raises SpecError for quantised and sparse tensors.
     """
-    if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
-        raise SpecError(f"a tensor of {tensor.dtype}, {tensor.layout} cannot be recorded; give a strided real one.")
-    flat = tensor.detach().reshape(-1).cpu()
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        raise SpecError(f"a tensor of {tensor.dtype}, {tensor.layout} cannot be recorded; give a strided one.")
+    flat = tensor.detach().resolve_conj().reshape(-1).cpu()
+    real = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
     written = (
-        tuple(float(v).hex() for v in flat.double().tolist())
-        if tensor.is_floating_point()
-        else tuple(str(int(v)) for v in flat.tolist())
+        tuple(float(v).hex() for v in real.double().tolist())
+        if real.is_floating_point()
+        else tuple(str(int(v)) for v in real.tolist())
     )
     return Datum(
         dtype=str(tensor.dtype).removeprefix("torch."),
@@ -173,14 +196,14 @@ def datum(tensor: Tensor) -> Datum:
 def tensor_of(datum: Datum, *, floating: torch.dtype | None = None, device: str = "cpu") -> Tensor:
     """The tensor of a record, with its strides; the exact inverse of `datum` up to storage offset.
 
-    `floating`: the dtype that floating values take instead; casting up keeps them exactly.
+    `floating`: the dtype that floating, or complex, values take instead; casting up keeps them exactly.
     """
     dtype = dtype_named(datum.dtype)
-    dtype = floating if floating is not None and dtype.is_floating_point else dtype
-    read: Any = float.fromhex if dtype.is_floating_point else int
-    exact = torch.tensor(
-        [read(v) for v in datum.values], dtype=torch.float64 if dtype.is_floating_point else torch.int64
-    )
+    inexact = dtype.is_floating_point or dtype.is_complex
+    dtype = floating if floating is not None and inexact else dtype
+    read: Any = float.fromhex if inexact else int
+    exact = torch.tensor([read(v) for v in datum.values], dtype=torch.float64 if inexact else torch.int64)
+    exact = torch.view_as_complex(exact.reshape(-1, 2)) if dtype.is_complex else exact
     logical = exact.to(dtype).reshape(datum.shape)
     if logical.numel() == 0:
         return torch.empty_strided(datum.shape, datum.stride, dtype=dtype, device=device)

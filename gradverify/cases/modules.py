@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -37,13 +38,23 @@ def copied(function: Any, dtype: str) -> Any:
     if module is None:
         return function
     try:
-        made = copy.deepcopy(module).to(dtype_named(dtype))
+        made = _in_precision(copy.deepcopy(module), dtype_named(dtype))
     except Exception as error:
         raise UsageError(
             f"{describe_callable(function)}: the module cannot be copied to {dtype} ({type(error).__name__}: {error}); "
             "give a function that calls a copy of your own."
         ) from error
     return made if function is module else getattr(made, function.__name__)
+
+
+def _in_precision(module: Module, dtype: torch.dtype) -> Module:
+    """The module in a dtype; `Module.to` would make its complex tensors real."""
+    if not any(t.is_complex() for t in (*module.parameters(), *module.buffers())):
+        return module.to(dtype)
+    for t in (*module.parameters(), *module.buffers()):
+        if t.is_floating_point() or t.is_complex():
+            t.data = t.data.to(dtype.to_complex() if t.is_complex() else dtype)
+    return module
 
 
 def module_of(function: Any) -> Module | None:
@@ -75,4 +86,4 @@ def differs(function: Any, dtype: str) -> bool:
     """Whether a callable is a module, or a method of one, with floating tensors of another dtype."""
     module = module_of(function.call if isinstance(function, Fixed) else function)
     own = [] if module is None else [*module.parameters(), *module.buffers()]
-    return any(t.is_floating_point() and t.dtype is not dtype_named(dtype) for t in own)
+    return any((t.is_floating_point() or t.is_complex()) and t.dtype.to_real() is not dtype_named(dtype) for t in own)

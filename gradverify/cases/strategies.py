@@ -41,6 +41,9 @@ COTANGENT_LAYOUTS = (
     layouts.STRIDE_ZERO,
     "channels_last",
 )
+LAZY = ("contiguous", layouts.LAZY)
+"""What the claim `complex` draws for floating and complex arguments, and for cotangents."""
+
 MASKS = frozenset({"partial", "jvp"})
 """Claims that draw which arguments require grad, or carry a tangent."""
 
@@ -211,11 +214,18 @@ def _broadcast(draw: DrawFn, size: Sizes) -> Sizes:
 def _layouts(draw: DrawFn, plan: Plan, found: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     if plan.pins is not None:
         return dict(plan.pins.layouts)
-    if plan.claim != "layout":
+    if plan.claim not in ("layout", "complex"):
         return {}
     offered = {name: offered_layouts(plan.spec, plan.spec.arg(name), shape) for name, shape in found.items()}
+    if plan.claim == "complex":
+        offered = dict.fromkeys(lazy(plan.spec), LAZY)
     drawn = {name: _pick(draw, options) for name, options in offered.items()}
     return {name: layout for name, layout in drawn.items() if layout != "contiguous"}
+
+
+def lazy(spec: Spec) -> tuple[str, ...]:
+    """The arguments that may be a view of conjugates or negatives."""
+    return tuple(a.name for a in spec.args if a.role in ("differentiable", "frozen"))
 
 
 def offered_layouts(spec: Spec, arg: Arg, shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -327,4 +337,5 @@ def masks(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 def _words(draw: DrawFn, plan: Plan) -> tuple[str, ...]:
     if plan.pins is not None:
         return plan.pins.cotangents
-    return tuple(_pick(draw, COTANGENT_LAYOUTS) for _ in range(2)) if plan.claim == "layout" else ()
+    offered = {"layout": COTANGENT_LAYOUTS, "complex": LAZY}.get(plan.claim, ())
+    return tuple(_pick(draw, offered) for _ in range(2)) if offered else ()

@@ -225,6 +225,16 @@ def _memory(plan: Plan) -> Labelled:
         yield f"cotangent {word}", Pins(cotangents=(word,))
 
 
+def _views(plan: Plan) -> Labelled:
+    """Complex: nothing lazy, each argument in turn, the cotangents, then all of them, each with other keywords."""
+    names = strategies.lazy(plan.spec)
+    yield "plain", Pins()
+    for name in names:
+        yield f"{name} lazy", Pins(layouts={name: layouts.LAZY})
+    yield "cotangents lazy", Pins(cotangents=(layouts.LAZY,))
+    yield "all lazy", Pins(layouts=dict.fromkeys(names, layouts.LAZY), cotangents=(layouts.LAZY,))
+
+
 def _plain(plan: Plan) -> Labelled:
     """Transforms: small sizes that differ from letter to letter, and a few combinations of keywords."""
     for place, combination in enumerate(spread(keywords(plan.spec), PLAIN)):
@@ -240,6 +250,7 @@ _SWEEPS: Mapping[str, Callable[[Plan], Labelled]] = MappingProxyType(
         "edges": _edges,
         "partial": _masks,
         "layout": _memory,
+        "complex": _views,
     }
     | {claim: _plain for claim in CLAIMS if claim.startswith("transforms.")}
 )

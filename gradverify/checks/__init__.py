@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from gradverify.checks import (
     adjoint,
+    complex_,
     convention,
     double_backward,
     edges,
@@ -45,6 +46,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "special": special.check,
         "lifetime": lifetime.check,
         "memory": memory.check,
+        "complex": complex_.check,
         "convention": convention.check,
         "transforms.vmap": vmap.check,
         "transforms.func": func.check,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradverify.autodiff import second
 from gradverify.autodiff.second import Twice
-from gradverify.checks import flat, modes
+from gradverify.checks import flat, gradient_map, modes
 from gradverify.checks.gradient import measured
 from gradverify.checks.gradient_map import problem_of, truth_of
 from gradverify.checks.subject import Gradients, Subject, at
@@ -75,7 +75,7 @@ def _works(subject: Subject, recorded: Twice, first: Gradients) -> Iterator[Evid
     problem = problem_of(subject, recorded)
     if problem.x.size == 0 or problem.centre.size == 0:
         return
-    _same(subject, problem, first)
+    _same(subject, problem, first, recorded.tape.leaves)
     found = [_told(e, recorded, problem) for e in measured(subject, problem, truth=truth_of(subject))]
     yield from found
     if not all(map(_agrees, found)):
@@ -99,17 +99,13 @@ def _agrees(e: Evidence) -> bool:
     return e.interval is None and gap <= SAFETY * e.numeric.error and e.neighbourhood in ("smooth", "flat")
 
 
-def _same(subject: Subject, problem: Problem, first: Gradients) -> None:
+def _same(subject: Subject, problem: Problem, first: Gradients, leaves: Mapping[str, Tensor]) -> None:
     """Raise NotApplicableError where backward is not the gradient that the truth differentiates."""
-    own = np.concatenate([_flat(first.get(p.name), p.stop - p.start) for p in problem.outputs])
+    own = flat.array([first.get(n) for n in leaves], list(leaves.values()))
     finite = np.isfinite(own) & np.isfinite(problem.centre)
     gap = norm((own - problem.centre)[finite])
     if gap > max(SAME, 64 * subject.unit) * norm(own[finite]):
         raise NotApplicableError("backward is not the gradient of its contract: see vjp")
-
-
-def _flat(grad: Any, size: int) -> flat.Array:
-    return np.zeros(size) if grad is None else flat.flat(grad)
 
 
 def _told(e: Evidence, recorded: Twice, problem: Problem) -> Evidence:
@@ -120,22 +116,23 @@ def _told(e: Evidence, recorded: Twice, problem: Problem) -> Evidence:
     if e.worst is not None and e.worst.output is not None:
         facts["gradient"] = problem.outputs[e.worst.output].name
         gradient = f"the gradient of `{facts['gradient']}`"
-    history = "" if _agrees(e) else _lost(recorded, problem, argument)
+    history = "" if _agrees(e) else _lost(recorded, argument)
     if history:
         facts["history"] = history
     quantity = f"{gradient} by `{argument}`" if argument else gradient
     return msgspec.structs.replace(e, quantity=quantity, facts=facts)
 
 
-def _lost(recorded: Twice, problem: Problem, argument: str) -> str:
+def _lost(recorded: Twice, argument: str) -> str:
     """Why the derivative by `argument` lacks terms, as far as the graph shows it; empty where it does not."""
     weights = {n: g.detach() for n, g in recorded.grads.items() if g is not None}
     found = recorded.vjp(weights)
-    asked = [argument in ("", p.name) for p in problem.parts]
-    cut = [p.name for p, g, told in zip(problem.parts, found, asked, strict=True) if g is None and told]
+    inputs = dict(zip(gradient_map.names(recorded), recorded.inputs, strict=True))
+    asked = [argument in ("", *flat.names(n, t)) for n, t in inputs.items()]
+    cut = [n for n, g, told in zip(inputs, found, asked, strict=True) if g is None and told]
     names, whole = second.uncut(recorded, weights)
     changed = names and any(told and not _equal(a, b) for a, b, told in zip(found, whole, asked, strict=True))
-    by_primal = argument in ("", *recorded.tape.leaves)
+    by_primal = any(told for n, told in zip(inputs, asked, strict=True) if n in recorded.tape.leaves)
     kept = second.without_history(recorded.tape) if by_primal else ()
     by = ", ".join(f"`{n}`" for n in cut)
     words = [f"backward has no history by {by}" if cut else "backward loses terms"] if cut or changed else []

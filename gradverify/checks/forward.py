@@ -55,7 +55,7 @@ def _named_alike(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> bool:
 def _one(subject: Subject, quantity: str, got: Tensor, want: Tensor, bar: Array) -> Iterator[Evidence]:
     if got.shape != want.shape:
         yield subject.count(quantity, 1, kind="shape", found=str(list(got.shape)), wanted=str(list(want.shape)))
-    elif got.is_floating_point() != want.is_floating_point():
+    elif (got.is_floating_point(), got.is_complex()) != (want.is_floating_point(), want.is_complex()):
         yield subject.count(quantity, 1, kind="dtype", found=str(got.dtype), wanted=str(want.dtype))
     else:
         yield subject.compare(quantity, quantity, got, want, bar, truth="the reference")

@@ -114,7 +114,7 @@ def measured(subject: Subject, problem: Problem, *, truth: str, mode: Mode = REV
 def where_not_finite(subject: Subject, tape: Tape, lost: Mapping[str, Bools]) -> Iterator[Evidence]:
     """Evidence on entries of the gradient that are not finite: what the truth's function does there. `lost`: masks."""
     function, claimed = differentiated(subject), subject.call
-    where = np.concatenate([lost.get(n, np.zeros(t.numel())) for n, t in tape.leaves.items()]).astype(np.bool_)
+    where = np.concatenate([lost.get(n, flat.zeros(t)) for n, t in tape.leaves.items()]).astype(np.bool_)
     if subject.spec.contract.kind == "vjp" or not where.any() or not any(tape.outputs[i].numel() for i in tape.active):
         return
     problem = problem_of(subject, function, tape, claimed=claimed)

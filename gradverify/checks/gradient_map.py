@@ -53,11 +53,16 @@ def truth_of(subject: Subject) -> str:
     return f"central differences of {whose}"
 
 
-def _names(recorded: Twice) -> list[str]:
+def names(recorded: Twice) -> list[str]:
+    """The inputs of the gradient: its arguments, and the cotangents, whose names no argument has."""
+    return [*recorded.tape.leaves, *_cotangents(recorded)]
+
+
+def _cotangents(recorded: Twice) -> list[str]:
     """`u`, or `u0`, `u1`, ... for the cotangents of several outputs; none that an argument has."""
     places = [i for i, u in enumerate(recorded.cotangents) if u is not None]
-    names = [f"u{i}" if len(places) > 1 else "u" for i in places]
-    return [f"{n}_" if n in recorded.tape.given else n for n in names]
+    words = [f"u{i}" if len(places) > 1 else "u" for i in places]
+    return [f"{n}_" if n in recorded.tape.given else n for n in words]
 
 
 def problem_of(subject: Subject, recorded: Twice) -> Problem:
@@ -92,10 +97,9 @@ def problem_of(subject: Subject, recorded: Twice) -> Problem:
             return np.full(centre.shape, np.nan)
 
     centre = forward(x.copy())
-    names = [*leaves, *_names(recorded)]
     return Problem(
         x=x,
-        parts=flat.parts(dict(zip(names, inputs, strict=True))),
+        parts=flat.parts(dict(zip(names(recorded), inputs, strict=True))),
         outputs=flat.parts(leaves),
         centre=centre,
         rerun=difference(forward(x.copy()), centre),

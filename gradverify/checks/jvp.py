@@ -12,12 +12,13 @@ from torch import Tensor
 from gradverify.autodiff import forward_mode
 from gradverify.autodiff.forward_mode import Dual, Tangents
 from gradverify.autodiff.products import Tape
-from gradverify.checks import duality
-from gradverify.checks.flat import Array, flat
+from gradverify.checks import duality, flat
+from gradverify.checks.flat import Array
 from gradverify.checks.gradient import FORWARD, differences, differentiated, word
 from gradverify.checks.subject import DRAWS, Subject, at, scatter, shaken
 from gradverify.errors import NotApplicableError, OpError
 from gradverify.numerics.comparison import rounding_bar
+from gradverify.numerics.problem import axis
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence, Mismatch
 from gradverify.records.spec import Spec
@@ -134,7 +135,7 @@ def _frozen(subject: Subject, tape: Tape) -> Iterator[Evidence]:
     for name in frozen:
         alone = replace(subject, point=replace(subject.point, differentiate=(name,)))
         dual = alone.jvp(alone.tangents())
-        moved = sum(int((flat(t) != 0).sum()) for i in tape.active if (t := dual.tangents[i]) is not None)
+        moved = sum(int((flat.flat(t) != 0).sum()) for i in tape.active if (t := dual.tangents[i]) is not None)
         if moved:
             yield subject.count(f"the output tangents from the frozen `{name}`", moved, kind="frozen")
 
@@ -165,7 +166,9 @@ def _bars(subject: Subject, tape: Tape, vs: Mapping[str, Tensor], base: list[Ten
     moved = [_moved(subject, tape, vs, draw) for draw in range(DRAWS)]
     terms = sum(v.numel() for v in vs.values())
     return [
-        rounding_bar(flat(b), scatter(flat(b), [flat(m[k]) for m in moved]), unit=subject.unit, terms=terms)
+        rounding_bar(
+            flat.flat(b), scatter(flat.flat(b), [flat.flat(m[k]) for m in moved]), unit=subject.unit, terms=terms
+        )
         for k, b in enumerate(base)
     ]
 
@@ -178,7 +181,10 @@ def _moved(subject: Subject, tape: Tape, vs: Mapping[str, Tensor], draw: int) ->
 
 def _position(tape: Tape, place: Mismatch) -> int | None:
     """Which of all outputs a mismatch is in; None where it is in no single one."""
-    return place.output if place.output is None or not place.output_name else tape.active[place.output]
+    if place.output is None or not place.output_name:
+        return place.output
+    owners = [i for i in tape.active for _ in flat.names(tape.name(i), tape.outputs[i])]
+    return owners[place.output]
 
 
 def _none_said(e: Evidence, tape: Tape, dual: Dual) -> Evidence:
@@ -192,13 +198,21 @@ def _none_said(e: Evidence, tape: Tape, dual: Dual) -> Evidence:
 
 def _alone_said(subject: Subject, tape: Tape, e: Evidence) -> Evidence:
     """Whether an entry is wrong only while the other inputs have no tangent at all, where zeros would do."""
-    place, others = e.worst, [n for n in tape.leaves if e.worst is not None and n != e.worst.argument]
-    k = None if place is None else _position(tape, place)
-    if place is None or place.index is None or k is None or not others or e.analytic == e.numeric.value:
+    place, k = e.worst, None if e.worst is None else _position(tape, e.worst)
+    if place is None or place.index is None or k is None or len(tape.leaves) < 2 or e.analytic == e.numeric.value:
         return e
-    vs = {n: torch.zeros_like(t.detach()) for n, t in tape.leaves.items()}
-    vs[place.argument][place.index] = 1
-    entry = float(_values(subject, tape, vs)[tape.active.index(k)][place.output_index or ()])
+    entry = _entry(subject, tape, place, place.index)
     if abs(entry - e.numeric.value) < abs(entry - e.analytic):
         return msgspec.structs.replace(e, facts={**e.facts, "mask": f"a tangent for {place.argument} alone"})
     return e
+
+
+def _entry(subject: Subject, tape: Tape, place: Mismatch, index: tuple[int, ...]) -> float:
+    """The claimed entry of J at a place, with zeros as the other tangents."""
+    like, outputs = list(tape.leaves.values()), [tape.outputs[i] for i in tape.active]
+    column = next(p for p in flat.parts(tape.leaves) if p.name == place.argument).position(index)
+    vs = flat.tensors(axis(sum(map(flat.size, like)), column), like)
+    pushed = flat.array(_values(subject, tape, dict(zip(tape.leaves, vs, strict=True))), outputs)
+    rows = flat.parts({tape.name(i): tape.outputs[i] for i in tape.active})
+    row = next(p for p in rows if p.name == (place.output_name or str(place.output)))
+    return float(pushed[row.position(place.output_index or ())])

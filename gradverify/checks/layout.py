@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 from torch import Tensor
 
 from gradverify.cases.materialise import with_layout
-from gradverify.checks.flat import flat
+from gradverify.checks.flat import flat, zeros
 from gradverify.checks.subject import Subject, at, compare_gradients, gradient_bars
 from gradverify.errors import CannotJudgeError, OpError
 from gradverify.numerics.comparison import rounding_bar
@@ -39,7 +38,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
         return
     if not spec.stochastic:
         for k, (a, b) in enumerate(zip(tape.outputs, base.outputs, strict=False)):
-            bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
+            bar = rounding_bar(flat(b), zeros(b), unit=subject.unit, terms=b.numel())
             name = f"output {base.name(k)}"
             yield subject.compare(name, name, a, b, bar, layouts=words)
         yield from compare_gradients(subject, got, want, bars, base.leaves, layouts=words)

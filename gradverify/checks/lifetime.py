@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradverify.autodiff.calling import copies
+from gradverify.autodiff.calling import copies, is_inexact
 from gradverify.autodiff.modes import inferred, overwrite, poisoned
 from gradverify.autodiff.products import Tape
-from gradverify.cases.materialise import generator
+from gradverify.cases.materialise import generator, normal
 from gradverify.checks.elsewhere import with_other_sizes, with_other_values
-from gradverify.checks.flat import Array, flat
+from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import Gradients, Subject, at, compare_gradients, gradient_bars, order_bar
 from gradverify.checks.watch import changed, different, generator_moved, photograph, returned
 from gradverify.errors import OpError
@@ -196,8 +196,7 @@ def _grads(
 
 
 def _random(subject: Subject, name: str, like: Tensor) -> Tensor:
-    drawn = torch.randn(like.shape, generator=generator(subject.case, "grad", name), dtype=torch.float64)
-    return drawn.to(like.dtype).to(like.device)
+    return normal(like, generator=generator(subject.case, "grad", name))
 
 
 def _sum(a: Gradients, b: Gradients) -> dict[str, Tensor | None]:
@@ -222,11 +221,11 @@ def _changed_in_place(alone: _Alone) -> Iterator[Evidence]:
         if t is not None and values is not None and t.numel():
             tape = subject.record()
             if overwrite(tape.given[name], values):
-                yield from _noticed(alone, tape, f"`{name}`", real=t.is_floating_point() or t.is_complex())
+                yield from _noticed(alone, tape, f"`{name}`", real=is_inexact(t))
     for k, y in enumerate(alone.outputs):
         tape = subject.record()
         given = any(tape.outputs[k] is t for t in tape.given.values())
-        real = y.is_floating_point() or y.is_complex()
+        real = is_inexact(y)
         if y.numel() and not given and overwrite(tape.outputs[k], 0.25 - 1.5 * y if real else torch.zeros_like(y)):
             yield from _noticed(alone, tape, f"output {k}", real=real)
 
@@ -265,7 +264,7 @@ def _never_written(alone: _Alone) -> Iterator[Evidence]:
 
 
 def _unwritten(subject: Subject, quantity: str, got: Tensor, want: Tensor) -> Iterator[Evidence]:
-    if got.shape != want.shape or not (got.is_floating_point() or got.is_complex()):
+    if got.shape != want.shape or not is_inexact(got):
         return
     wrong = (torch.isnan(got) & ~torch.isnan(want)).nonzero()
     count = len(wrong)
@@ -288,7 +287,7 @@ def _in_modes(alone: _Alone) -> Iterator[Evidence]:
                 shapes = {"found": str(list(a.shape)), "wanted": str(list(b.shape))}
                 yield subject.count(f"output {k}", 1, kind="mode", phase=mode, **shapes)
             else:
-                bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
+                bar = rounding_bar(flat(b), zeros(b), unit=subject.unit, terms=b.numel())
                 yield subject.compare(
                     f"output {k}", f"output {k}", a, b, bar, kind="mode", phase=mode, beside="recorded"
                 )

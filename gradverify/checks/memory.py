@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gradverify.autodiff import held
+from gradverify.autodiff.calling import is_inexact
 from gradverify.autodiff.held import Saved, Trace
 from gradverify.cases.rescaled import ladders
 from gradverify.checks.subject import Subject, at
@@ -144,7 +145,7 @@ def _attributes(subject: Subject, facts: Mapping[str, Fact]) -> Iterator[Evidenc
 
 
 def _real(t: Tensor) -> bool:
-    return t.is_floating_point() or t.is_complex()
+    return is_inexact(t)
 
 
 # What is saved.

@@ -148,7 +148,7 @@ def _transposed(subject: Subject, recorded: Twice, pushed: Pushed, d: Sequence[T
 
 def _drawn(subject: Subject, name: str, like: Sequence[Tensor]) -> list[Tensor]:
     g = materialise.generator(subject.case, "second order", name)
-    return [torch.randn(t.shape, generator=g, dtype=torch.float64).to(t.device, t.dtype) for t in like]
+    return [materialise.normal(t, generator=g) for t in like]
 
 
 def _weights(subject: Subject, recorded: Twice, draw: int = 0) -> dict[str, Tensor]:

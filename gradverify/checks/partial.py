@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradverify.autodiff.calling import is_inexact
 from gradverify.autodiff.products import Tape
-from gradverify.checks.flat import Array, flat
+from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import Gradients, Subject, at, compare_gradients, gradient_bars
 from gradverify.errors import OpError, SpecError
 from gradverify.numerics.comparison import rounding_bar
@@ -96,9 +97,7 @@ def _pulled(tape: Tape, us: Cotangents, used: tuple[int, ...]) -> Gradients:
 def _rounding(whole: Subject, grads: Gradients) -> dict[str, Array]:
     """The bars of a gradient that nothing cancelled in: narrow, and had without a call."""
     return {
-        n: rounding_bar(flat(g), np.zeros(g.numel()), unit=whole.unit, terms=g.numel())
-        for n, g in grads.items()
-        if g is not None
+        n: rounding_bar(flat(g), zeros(g), unit=whole.unit, terms=g.numel()) for n, g in grads.items() if g is not None
     }
 
 
@@ -151,7 +150,7 @@ def _carries_none(whole: Subject, base: Tape) -> Iterator[Evidence]:
         names = ", ".join(base.name(k) for k in range(len(base.outputs)))
         raise SpecError(f"{whole.spec.name}: nondiff names {unknown[0]!r}; the outputs are {names}.")
     for k in sorted(declared):
-        if base.outputs[k].is_floating_point():
+        if is_inexact(base.outputs[k]):
             grads = base.vjp([torch.ones_like(y) if i == k else None for i, y in enumerate(base.outputs)])
             wrong = sum(int((flat(g) != 0).sum()) for g in grads.values() if g is not None)
             yield whole.count(f"the gradient through output {base.name(k)}", wrong, kind="nondiff")
@@ -186,12 +185,13 @@ def _same_twice(whole: Subject, base: Tape) -> Iterator[Evidence]:
 
 
 def _pairs(whole: Subject, base: Tape) -> list[tuple[str, str]]:
-    """Arguments of one shape, whose values may stand for each other's."""
+    """Arguments of one shape and dtype, whose values may stand for each other's."""
     leaves = base.leaves
     return [
         (a, b)
         for a, b in itertools.combinations(leaves, 2)
-        if leaves[a].shape == leaves[b].shape and whole.spec.arg(a).domain == whole.spec.arg(b).domain
+        if (leaves[a].shape, leaves[a].dtype) == (leaves[b].shape, leaves[b].dtype)
+        and whole.spec.arg(a).domain == whole.spec.arg(b).domain
     ]
 
 

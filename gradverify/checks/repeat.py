@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gradverify.checks.elsewhere import with_other_values
-from gradverify.checks.flat import Array, flat
+from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import Subject, at, gradient_bars, order_bar
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.records.case import Case
@@ -56,7 +55,7 @@ def _same(
     kind: str,
 ) -> Iterator[Evidence]:
     for name, a, b in zip(outputs, again, outputs.values(), strict=True):
-        bar = rounding_bar(flat(b), np.zeros(b.numel()), unit=subject.unit, terms=b.numel())
+        bar = rounding_bar(flat(b), zeros(b), unit=subject.unit, terms=b.numel())
         yield _graded(subject, f"output {name}", a, b, bar, kind)
     for name, first in grads.items():
         quantity, second = f"the gradient of `{name}`", regrads[name]

@@ -15,7 +15,7 @@ from gradverify.autodiff.calling import Called
 from gradverify.autodiff.forward_mode import Dual, Tangents
 from gradverify.autodiff.products import Tape
 from gradverify.cases import materialise
-from gradverify.checks.flat import Array, flat
+from gradverify.checks.flat import Array, flat, parts, zeros
 from gradverify.errors import OpError
 from gradverify.numerics.comparison import rounding_bar, through_float32, worst_gap
 from gradverify.numerics.noise import unit_roundoff
@@ -72,7 +72,7 @@ class Subject:
             t = self.point.primals[name]
             assert t is not None
             g = materialise.generator(self.case, name, "tangent", str(draw))
-            out[name] = torch.randn(t.shape, generator=g, dtype=torch.float64).to(device=t.device, dtype=t.dtype)
+            out[name] = materialise.normal(t, generator=g)
         return out
 
     def reseed(self) -> None:
@@ -107,10 +107,10 @@ class Subject:
         gap = worst_gap(a, b, bar)
         place = None
         if gap.index >= 0:
-            index = tuple(int(i) for i in np.unravel_index(gap.index, tuple(want.shape))) if want.ndim else ()
+            part = next(p for p in parts({name: want}) if gap.index < p.stop)
             place = Mismatch(
-                argument=name,
-                index=index,
+                argument=part.name,
+                index=part.index(gap.index),
                 output=None,
                 output_index=None,
                 analytic=gap.analytic,
@@ -137,10 +137,13 @@ def at(spec: Spec, case: Case) -> Subject:
 def shaken(
     subject: Subject, primals: Mapping[str, Tensor | None], *, draw: int, by: float | None = None
 ) -> dict[str, Tensor | None]:
-    """The floating primals, each element moved by a random part of a few roundings, or of `by` relative to its size."""
+    """The floating and complex primals, each element moved by a random part of a few roundings, or of `by` of its size.
+
+    Either part of a complex element moves on its own.
+    """
     g = materialise.generator(subject.case, "shake", str(draw))
     by = WIGGLE * subject.unit if by is None else by
-    return {n: t if t is None or not t.is_floating_point() else _shaken(t, by, g) for n, t in primals.items()}
+    return {n: t if t is None or not calling.is_inexact(t) else _shaken(t, by, g) for n, t in primals.items()}
 
 
 def shaken_cotangents(
@@ -153,6 +156,8 @@ def shaken_cotangents(
 
 
 def _shaken(t: Tensor, by: float, g: torch.Generator) -> Tensor:
+    if t.is_complex():
+        return torch.complex(_shaken(t.real, by, g), _shaken(t.imag, by, g))
     factor = 1 + by * (2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1)
     return (t.to(torch.float64) * factor.to(t.device)).to(t.dtype)
 
@@ -193,8 +198,8 @@ def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: 
 
 def order_bar(subject: Subject, t: Tensor) -> Array:
     """What another order of summation may change: the rounding of the largest entry."""
-    top = np.full(t.numel(), float(np.max(np.abs(flat(t)), initial=0.0)))
-    return rounding_bar(top, np.zeros(t.numel()), unit=subject.unit, terms=t.numel())
+    top = np.full_like(zeros(t), float(np.max(np.abs(flat(t)), initial=0.0)))
+    return rounding_bar(top, zeros(t), unit=subject.unit, terms=t.numel())
 
 
 def _product(cotangents: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> float:
@@ -254,7 +259,7 @@ def compare_gradients(
     """Evidence that two gradients are equal, argument by argument; a missing one stands for zeros."""
     for name in want:
         a, b = _zeros(got.get(name), like[name]), _zeros(want[name], like[name])
-        bar = bars.get(name, np.zeros(b.numel()))
+        bar = bars.get(name, zeros(b))
         quantity = f"the gradient of `{name}`"
         if a.shape != b.shape:
             yield subject.count(quantity, 1, kind="shape", found=str(list(a.shape)), wanted=str(list(b.shape)))

@@ -182,6 +182,8 @@ def _labels(e: Evidence) -> tuple[str, str]:
         return "the op", truth.removeprefix("the ") or str(e.facts.get("base", "the base case"))
     if "beside" in e.facts:
         return "backward()", str(e.facts["beside"])
+    if e.claim == "complex":
+        return "backward()", truth or str(e.facts["base"])
     if e.claim in ("vjp", "edges", "special"):
         return "backward()", truth or "the truth"
     if e.claim in ("jvp", "adjoint"):
@@ -196,7 +198,7 @@ def _labels(e: Evidence) -> tuple[str, str]:
 def _element(place: Mismatch | None, quantity: str) -> str:
     if place is None:
         return quantity if quantity.startswith("<") else "<u, J d>"
-    if place.argument.startswith("output"):
+    if place.argument.startswith(("output", "Re output", "Im output")):
         return f"{place.argument}{_index(place.index)}"
     if place.output is None:
         return f"grad {place.argument}{_index(place.index)}"

@@ -59,7 +59,7 @@ def examine(
 ) -> Examination:
     """Hold backward against central differences of `function` at `inputs`.
 
-    Differentiated: the floating tensors that require grad, or all of them where none does.
+    Differentiated: the floating and complex tensors that require grad, or all of them where none does.
     Example: `examine(MyFunction.apply, (x, w))`. At a kink, a claim among the subgradients is
     INCONCLUSIVE (GV302). Nothing is raised for what the op does wrong: that is the outcome ERROR.
     """
@@ -68,7 +68,7 @@ def examine(
     counted = _Counted(function)
     spec = spec_at(counted, inputs, {}, name=name)
     primals: dict[str, Tensor] = spec.inputs(None)
-    dtype = str(next(t for t in primals.values() if t.is_floating_point()).dtype).removeprefix("torch.")
+    dtype = str(next(t for t in primals.values() if calling.is_inexact(t)).dtype.to_real()).removeprefix("torch.")
     case = Case(spec=name, claim="vjp", seed=seed, dtype=dtype, differentiate=spec.differentiable())
     point = Point(primals=primals, kwargs={}, differentiate=spec.differentiable())
     subject = Subject(spec=spec, case=case, point=point, call=calling.op_of(spec))

@@ -38,6 +38,7 @@ FEW = {
     "double_backward": 10,
     "lifetime": 6,
     "memory": 4,
+    "complex": 10,
     "convention": 10,
     "special": 10,
 } | {c: 2 for c in CLAIMS if c.startswith("transforms.")}

@@ -103,7 +103,7 @@ def _secant(ladder: Ladder) -> Array:
     top = ladder.levels[0]
     with np.errstate(all="ignore"):
         both = np.maximum(np.abs(ladder.plus[top] - ladder.centre), np.abs(ladder.minus[top] - ladder.centre))
-    return np.where(np.isfinite(both), both * 2.0**-top, 0.0)
+        return np.where(np.isfinite(both), both * 2.0**-top, 0.0)
 
 
 def _middle(bar: Array) -> Array:

@@ -27,6 +27,10 @@ class Part:
         """The tensor's own index of a flat position."""
         return tuple(int(i) for i in np.unravel_index(flat - self.start, self.shape)) if self.shape else ()
 
+    def position(self, index: tuple[int, ...]) -> int:
+        """The flat position of an index of the tensor."""
+        return self.start + (int(np.ravel_multi_index(index, self.shape)) if self.shape else 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:

@@ -34,6 +34,8 @@ TITLES = MappingProxyType(
         "GV213": "value depends on the gradient mode",
         "GV214": "gradients do not add up in .grad",
         "GV215": "wrong at special values",
+        "GV216": "wrong with complex numbers",
+        "GV217": "refuses lazy conjugates",
         "GV301": "forward jumps",
         "GV302": "kink",
         "GV303": "finite differences are not reliable here",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradverify.records.run import Input, NotCovered, OpRun
-from gradverify.records.spec import Spec, describe_callable
+from gradverify.records.spec import Arg, Spec, describe_callable
 from gradverify.records.verdict import Result
 
 # Class name, as torch spells it -> our word. The first class of the op's own or its type's ancestry that is listed.
@@ -37,10 +37,14 @@ def described(
         spec=spec.name,
         kind=kind_of(spec.op),
         source=spec.source,
-        inputs=tuple(Input(name=a.name, shape=a.shape, domain=str(a.domain), role=a.role) for a in spec.args),
+        inputs=tuple(Input(name=a.name, shape=a.shape, domain=_values(a), role=a.role) for a in spec.args),
         inputs_from=spec.described_by,
         contract=str(spec.contract),
         note=note,
         checks=checks,
         not_covered=not_covered,
     )
+
+
+def _values(arg: Arg) -> str:
+    return " ".join(w for w in ("complex" if arg.complex else "", str(arg.domain)) if w)

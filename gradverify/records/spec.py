@@ -78,6 +78,7 @@ class Arg:
         role: differentiable, frozen (no gradient may come back), integer or mask.
         dtype: fixed dtype (`int64`, `bool`, `float32`); None: the floating dtype under test.
         optional: None is a documented value.
+        complex: complex numbers, in the precision under test; the domain holds for either part.
         strategy: a Hypothesis strategy for the tensor itself, where no domain can describe it.
     """
 
@@ -87,6 +88,7 @@ class Arg:
     role: Role = "differentiable"
     dtype: str | None = None
     optional: bool = False
+    complex: bool = False
     strategy: Any = None
 
 
@@ -194,6 +196,8 @@ class Spec:
             if isinstance(value, dict):
                 object.__setattr__(self, f.name, MappingProxyType(dict(value)))
         declared = [a.name for a in self.args] + list(self.kwargs)
+        for a in self.args:
+            self._refuse_odd(a)
         doubled = sorted({n for n in declared if declared.count(n) > 1})
         if doubled:
             raise SpecError(f"{self.name}: argument {doubled[0]!r} is declared twice; declare it once.")
@@ -209,6 +213,15 @@ class Spec:
             raise SpecError(f"{self.name}: truth='reference' needs a reference; give the spec a body.")
         if self.reference is not None:
             self._wrap(self.reference)
+
+    def _refuse_odd(self, arg: Arg) -> None:
+        """Raise SpecError for complex numbers where there are none."""
+        odd = [w for w in (arg.domain.kind, arg.role) if w not in ("real", "positive", "differentiable", "frozen")]
+        if arg.complex and odd:
+            raise SpecError(
+                f"{self.name}: argument {arg.name!r} is both complex and {odd[0]}; declare one of them, "
+                "or give its values by inputs=."
+            )
 
     def _spelled(self) -> dict[str, Any]:
         try:

@@ -13,13 +13,17 @@ from gradverify.records.spec import Dim, Domain, Example, Times, Tolerance
 
 
 class Marker(enum.Enum):
-    """Marks that say something other than values: `no_grad`, an argument that carries no gradient."""
+    """Marks that stand beside a domain: `no_grad`, no gradient; `complex`, complex numbers."""
 
     NO_GRAD = "no_grad"
+    COMPLEX = "complex"
 
 
 no_grad: Final = Marker.NO_GRAD
 """The op must return None or zeros as the gradient of this argument."""
+
+complex: Final = Marker.COMPLEX  # noqa: A001 (gv.complex, beside gv.boolean)
+"""Complex numbers: complex128 where float64 is under test. A domain holds for the real and for the imaginary part."""
 
 positive: Final = Domain(kind="positive")
 boolean: Final = Domain(kind="boolean")

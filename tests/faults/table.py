@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tests.faults import (
     autocast,
+    complex_values,
     convention,
     double_backward,
     formula,
@@ -59,6 +60,7 @@ FAULTS = tuple(
         memory,
         modules,
         convention,
+        complex_values,
         transforms,
         autocast,
     )

@@ -187,7 +187,12 @@ def _free(point: Point) -> tuple[Tensor, ...]:
 
 
 def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
+    """Re <a, b>."""
+    return torch.stack([_product(x, y) for x, y in zip(a, b, strict=True)]).sum()
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    return (x * y.conj()).real.sum() if x.is_complex() or y.is_complex() else (x * y).sum()
 
 
 def _named(point: Point, grads: Sequence[Tensor | None]) -> Gradients:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradverify.autodiff.calling import clone_exactly
+from gradverify.autodiff.calling import clone_exactly, is_inexact
 from gradverify.autodiff.products import Tape
 
 FEW_NUMBERS = 8
@@ -59,12 +59,12 @@ def _own(tape: Tape) -> Iterator[Any]:
 def _counts(t: Tensor) -> bool:
     if t.dtype is torch.uint8 and t.shape == torch.default_generator.get_state().shape:
         return False  # the state of a generator, which has one size whatever the inputs
-    return t.numel() > (1 if t.is_floating_point() or t.is_complex() or t.dtype is torch.bool else FEW_NUMBERS)
+    return t.numel() > (1 if is_inexact(t) or t.dtype is torch.bool else FEW_NUMBERS)
 
 
 def _spoilt(t: Tensor) -> Tensor:
     """NaN, the other truth values, or zeros, which are safe as indices."""
-    if t.is_floating_point() or t.is_complex():
+    if is_inexact(t):
         return torch.full_like(t, float("nan"))
     return ~t if t.dtype is torch.bool else torch.zeros_like(t)
 

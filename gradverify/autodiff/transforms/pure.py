@@ -32,6 +32,7 @@ UNSUPPORTED = MappingProxyType(
         "Cannot access data pointer of Tensor": "",
         "Cannot access storage of": "",
         "Batching rule not implemented": "",
+        "to be real but received complex": "torch.func's Jacobians take no complex numbers",
         "vmap:": "",
     }
 )

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 import torch
 from torch import Tensor
 
 from gradverify.autodiff.products import Tape
 from gradverify.autodiff.transforms.pure import Gradients, TransformError
 from gradverify.cases import materialise
-from gradverify.checks.flat import Array, flat
+from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import DRAWS, Subject, compare_gradients, gradient_bars, scatter, shaken
 from gradverify.errors import NotApplicableError
 from gradverify.numerics.comparison import rounding_bar
@@ -77,7 +76,7 @@ def measured(
     for name, wanted in want.items():
         pair = both(got.get(name), wanted)
         if pair is not None:
-            yield one(subject, name, name, *pair, bars.get(name, np.zeros(pair[1].numel())), how)
+            yield one(subject, name, name, *pair, bars.get(name, zeros(pair[1])), how)
 
 
 def one(subject: Subject, quantity: str, name: str, got: Tensor, want: Tensor, bar: Array, how: str) -> Evidence:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from gradverify.autodiff.transforms import functional
@@ -150,6 +149,5 @@ def _directions(subject: Subject) -> tuple[Tensor, ...]:
         like = subject.point.primals[name]
         assert like is not None
         g = materialise.generator(subject.case, "direction", name)
-        drawn = torch.randn(like.shape, generator=g, dtype=torch.float64)
-        out.append(drawn.to(device=like.device, dtype=like.dtype))
+        out.append(materialise.normal(like, generator=g))
     return tuple(out)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradverify.autodiff.products import Tape
 from gradverify.autodiff.transforms.pure import Gradients
-from gradverify.checks.flat import Array, flat
+from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import Subject, gradient_bars
 from gradverify.checks.transforms import beside
 from gradverify.errors import NotApplicableError
@@ -57,7 +57,7 @@ class Loop:
 
     def _bar(self, k: int, name: str) -> Array:
         found = gradient_bars(self.subjects[k], self.us[k], self.grads[k])
-        return found.get(name, np.zeros(self.tapes[k].leaves[name].numel()))
+        return found.get(name, zeros(self.tapes[k].leaves[name]))
 
 
 def loop_of(subject: Subject, batched: Sequence[str]) -> Loop:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 
 from gradverify.autodiff.calling import written_buffers
@@ -13,6 +12,7 @@ from gradverify.autodiff.products import Tape
 from gradverify.autodiff.transforms import batched
 from gradverify.autodiff.transforms.batched import Places
 from gradverify.autodiff.transforms.pure import Gradients, TransformError
+from gradverify.checks.flat import zeros
 from gradverify.checks.subject import Subject, at
 from gradverify.checks.transforms import beside
 from gradverify.checks.transforms.loop import BATCH, Loop, loop_of
@@ -94,7 +94,7 @@ def _gradients(loop: Loop, got: Gradients, summed: Sequence[str], how: str) -> I
         want = loop.gradient(name, summed=name in summed)
         given = torch.zeros_like(want) if a is None else a
         same = beside.equal(given, want)
-        bar = np.zeros(want.numel()) if same else loop.bar(name, summed=name in summed)
+        bar = zeros(want) if same else loop.bar(name, summed=name in summed)
         yield beside.one(loop.subjects[0], f"the gradient of `{name}`", name, given, want, bar, how)
 
 
