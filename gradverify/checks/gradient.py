@@ -15,7 +15,7 @@ from gradverify.autodiff.calling import Called
 from gradverify.autodiff.frozen import Recorder
 from gradverify.autodiff.products import Tape
 from gradverify.cases import materialise
-from gradverify.checks import flat
+from gradverify.checks import flat, wirtinger
 from gradverify.checks.flat import Array
 from gradverify.checks.problem import problem_of
 from gradverify.checks.subject import Subject, compare_gradients, gradient_bars
@@ -92,7 +92,9 @@ def differences(
     if not tape.active:
         name = subject.spec.name
         raise OpError(f"{name}: no output is floating-point, so there is no gradient.", code="GV903", stage="forward")
-    yield from measured(subject, problem_of(subject, function, tape, claimed=claimed), truth=truth, mode=mode)
+    problem = problem_of(subject, function, tape, claimed=claimed)
+    for e in measured(subject, problem, truth=truth, mode=mode):
+        yield wirtinger.told(problem, e) if mode is REVERSE else e
 
 
 def measured(subject: Subject, problem: Problem, *, truth: str, mode: Mode = REVERSE) -> Iterator[Evidence]:

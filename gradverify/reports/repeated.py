@@ -9,7 +9,7 @@ from gradverify.records.verdict import Outcome, Result
 from gradverify.reports.lines import claim_name, headline
 from gradverify.reports.style import Style, wrapped
 
-_WITH_TRUTH = {"edges": "GV206", "special": "GV215"}
+_WITH_TRUTH = {"edges": "GV206", "special": "GV215", "complex": "GV216"}
 """Claims that hold a gradient against the same truth as vjp does, elsewhere, and what they say of a wrong one."""
 _OFF = {"backward() is off": ("vjp", *_WITH_TRUTH), "jvp() is off": ("jvp",), "both are off": ("vjp", "jvp")}
 """What adjoint says of two modes that disagree -> the claims that show the same fault."""

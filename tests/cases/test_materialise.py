@@ -137,9 +137,23 @@ def test_a_recorded_tensor_keeps_dtype_and_strides(dtype: str) -> None:
     assert tensor_of(datum(tensor)).dtype == tensor.dtype
 
 
-def test_a_complex_tensor_is_refused() -> None:
-    with pytest.raises(SpecError, match="complex"):
-        datum(torch.zeros(2, dtype=torch.complex64))
+def test_a_sparse_tensor_is_refused() -> None:
+    with pytest.raises(SpecError, match="give a strided one"):
+        datum(torch.zeros(2).to_sparse())
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_recorded_complex_tensor_keeps_values_and_strides(dtype: torch.dtype, lazy: bool) -> None:
+    tensor = torch.complex(torch.arange(6.0), -torch.arange(6.0) / 3).to(dtype).reshape(2, 3).mT
+    again = tensor_of(datum(tensor.conj() if lazy else tensor))
+    assert torch.equal(again, tensor.conj() if lazy else tensor)
+    assert (again.dtype, again.stride()) == (tensor.dtype, tensor.stride())
+
+
+def test_a_complex_record_is_cast_to_the_precision_under_test() -> None:
+    recorded = datum(torch.tensor([1 + 2j, 3 - 1j], dtype=torch.complex64))
+    assert tensor_of(recorded, floating=torch.complex128).dtype is torch.complex128
 
 
 OUTPUTS = (
