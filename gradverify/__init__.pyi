@@ -23,7 +23,7 @@ from gradverify.records.vocabulary import additive_mask as additive_mask
 from gradverify.records.vocabulary import avoid as avoid
 from gradverify.records.vocabulary import avoid_ties as avoid_ties
 from gradverify.records.vocabulary import boolean as boolean
-from gradverify.records.vocabulary import complex as complex
+from gradverify.records.vocabulary import complex as complex  # noqa: A004
 from gradverify.records.vocabulary import dim as dim
 from gradverify.records.vocabulary import domain as domain
 from gradverify.records.vocabulary import example as example

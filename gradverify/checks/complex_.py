@@ -34,7 +34,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     plain = replace(subject, point=replace(subject.point, primals=_resolved(subject)))
     tape = plain.record()
     if not any(t is not None and t.is_complex() for t in (*subject.point.primals.values(), *tape.outputs)):
-        raise NotApplicableError("no argument is declared complex (gv.complex), and no output is")
+        raise NotApplicableError("no input or output is complex")
     drawn = plain.cotangents(tape)
     us = [None if u is None else with_layout(u, "contiguous") for u in drawn]
     yield from against_truth(plain)

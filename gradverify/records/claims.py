@@ -20,7 +20,7 @@ CLAIMS = MappingProxyType(
         "special": "right, or at least finite, at zeros, ties and extremes",
         "lifetime": "no call disturbs another, no change goes unseen",
         "memory": "what a call holds goes with its output, seen by torch",
-        "complex": "both parts are right, and so at lazy conjugates",
+        "complex": "both parts are right, also for lazy conjugates",
         "convention": "gradients have their inputs' shape, dtype and device",
         "transforms.vmap": "a batch under vmap gives what a loop gives",
         "transforms.func": "torch.func gives the derivatives of plain autograd",

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
+import torch
 from torch import Tensor
 
+from gradverify.autodiff.calling import is_inexact
 from gradverify.autodiff.products import Tape
 from gradverify.autodiff.transforms import autocasted
 from gradverify.autodiff.transforms.autocasted import InBothStates
 from gradverify.autodiff.transforms.pure import TransformError, transforming
 from gradverify.cases.modules import in_dtype
-from gradverify.checks.flat import Array, flat
+from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import Subject, at, scatter, shaken, shaken_cotangents
 from gradverify.checks.transforms import beside
 from gradverify.errors import NotApplicableError, OpError
@@ -97,7 +99,7 @@ class _Call:
 
     def named(self) -> dict[str, Tensor | None]:
         """Outputs and gradients by name. Integer outputs may turn at a rounding, and are left out."""
-        floating = {n: y for n, y in beside.numbered(self.tape.outputs).items() if y.is_floating_point()}
+        floating = {n: y for n, y in beside.numbered(self.tape.outputs).items() if is_inexact(y)}
         return {**floating, **self.grads}
 
 
@@ -105,8 +107,14 @@ def _plain(subject: Subject, us: Sequence[Tensor | None] | None = None) -> _Call
     tape = subject.record()
     us = beside.cotangents(subject, tape) if us is None else us
     # The same numbers in either dtype.
-    us = tuple(None if u is None else u.to(autocasted.NARROW).to(u.dtype) for u in us)
+    us = tuple(None if u is None else _rounded(u) for u in us)
     return _Call(subject=subject, tape=tape, us=us, grads=tape.vjp(us))
+
+
+def _rounded(u: Tensor) -> Tensor:
+    if u.is_complex():
+        return torch.complex(_rounded(u.real), _rounded(u.imag))
+    return u.to(autocasted.NARROW).to(u.dtype)
 
 
 def _cast(plain: _Call) -> _Call:
@@ -146,7 +154,7 @@ def _compared(plain: _Call, cast: _Call) -> dict[str, Evidence]:
         pair = beside.both(got.get(name), wanted)
         if pair is not None:
             quantity = name if name.startswith("output") else f"the gradient of `{name}`"
-            bar = bars.get(name, np.zeros(pair[1].numel()))
+            bar = bars.get(name, zeros(pair[1]))
             found[name] = beside.one(plain.subject, quantity, name, *pair, bar, HOW)
     return found
 
