@@ -44,6 +44,27 @@ class Wave(Function):
         return vx * torch.cos(x) * w + torch.sin(x) * vw
 
 
+class Turned(Wave):
+    """x exp(i w): real inputs, a complex output."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x * torch.exp(1j * w)
+
+    @staticmethod
+    def backward(ctx, u):
+        x, w = ctx.saved_tensors
+        turned = u * torch.exp(-1j * w)
+        return turned.real, x * turned.imag
+
+
+class TurnedOn(Turned):
+    @staticmethod
+    def backward(ctx, u):
+        return Turned.backward(ctx, u.conj())
+
+
 class OneTerm(Wave):
     @staticmethod
     def jvp(ctx, vx, _):
@@ -221,12 +242,13 @@ VARIED = {
     "double_backward": {},
     "lifetime": {},
     "memory": {},
+    "complex": {"layouts": (("x", "lazy"),), "cotangents": ("lazy",)},
     "convention": {},
     **{claim: {} for claim in CLAIMS if claim.startswith("transforms.")},
     "special": {"values": (("x", "shifted"), ("w", "zeros"))},
 }
 # Where Wave has not what the claim is about.
-RIGHT = {"transforms.vmap": Split, "transforms.func": Split}
+RIGHT = {"transforms.vmap": Split, "transforms.func": Split, "complex": Turned}
 WRONG = {
     "forward": (Off, "GV208"),
     "vjp": (NoFactor, "GV199"),
@@ -241,6 +263,7 @@ WRONG = {
     "double_backward": (Detached, "GV505"),
     "lifetime": (OnContext, "GV212"),
     "memory": (OnContext, "GV207"),
+    "complex": (TurnedOn, "GV216"),
     "convention": (Narrow, "GV109"),
     "transforms.vmap": (FirstOfTheBatch, "GV502"),
     "transforms.func": (GradMode, "GV509"),
