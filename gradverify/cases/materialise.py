@@ -109,11 +109,19 @@ def _fill(spec: Spec, arg: Arg, case: Case, regime: str, part: str) -> Tensor:
         size=size if isinstance(size, int) else 1,
         axis=_axis(arg, len(shape)) if arg.domain.kind == "prob" else -1,
         dtype=case.dtype,
-        own=spec.op.get_parameter(arg.domain.of) if arg.domain.kind == "parameter" else None,
+        own=_own(spec, arg, part) if arg.domain.kind == "parameter" else None,
     )
     if regime == regimes.REPEATED:
         return layouts.repeat(values.fill("normal", draw), layouts.repeated_axis(shape))
     return values.fill(regime, draw)
+
+
+def _own(spec: Spec, arg: Arg, part: str) -> Tensor:
+    """What the op's module holds, or one part of it."""
+    own: Tensor = spec.op.get_parameter(arg.domain.of)
+    if not own.is_complex():
+        return own
+    return own.imag if part == "imaginary" else own.real
 
 
 def _axis(arg: Arg, ndim: int) -> int:

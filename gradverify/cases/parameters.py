@@ -27,7 +27,7 @@ def with_parameters(spec: Spec) -> Spec:
     module = spec.op
     if not isinstance(module, Module) or PARAMETERS in spec.order or not all(map(_can_follow(module), _beside(spec))):
         return spec
-    free = {path: p for path, p in module.named_parameters() if p.requires_grad and p.is_floating_point()}
+    free = {path: p for path, p in module.named_parameters() if p.requires_grad}
     lazy = next((path for path, p in module.named_parameters() if isinstance(p, UninitializedParameter)), None)
     if lazy is not None:
         raise SpecError(f"{spec.name}: the parameter {lazy!r} has no shape yet; call the lazy module once before.")
@@ -44,7 +44,8 @@ def with_parameters(spec: Spec) -> Spec:
 
 
 def _argument(name: str, path: str, parameter: Parameter) -> Arg:
-    return Arg(name=name, shape=" ".join(map(str, parameter.shape)), domain=Domain(kind="parameter", of=path))
+    shape, domain = " ".join(map(str, parameter.shape)), Domain(kind="parameter", of=path)
+    return Arg(name=name, shape=shape, domain=domain, complex=parameter.is_complex())
 
 
 def _beside(spec: Spec) -> list[Callable[..., Any]]:

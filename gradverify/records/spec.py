@@ -216,7 +216,8 @@ class Spec:
 
     def _refuse_odd(self, arg: Arg) -> None:
         """Raise SpecError for complex numbers where there are none."""
-        odd = [w for w in (arg.domain.kind, arg.role) if w not in ("real", "positive", "differentiable", "frozen")]
+        able = ("real", "positive", "parameter", "differentiable", "frozen")
+        odd = [w for w in (arg.domain.kind, arg.role) if w not in able]
         if arg.complex and odd:
             raise SpecError(
                 f"{self.name}: argument {arg.name!r} is both complex and {odd[0]}; declare one of them, "

@@ -242,9 +242,13 @@ def test_a_module_with_complex_parameters_is_judged_as_a_copy_that_stays_complex
             return z * self.gain + self.shift
 
     module = Filter()
-    spec = Spec(name="filter", op=module, args=(Arg(name="z", shape="2", complex=True),))
-    (result,) = verify(spec, Plan(claims=("complex",), examples=3), Policy())
-    assert result.outcome is Outcome.PASS
+    run = gradverify.check(module, torch.randn(2, dtype=torch.complex64), examples=3, claims=("complex",))
+    assert [r.outcome for r in run.results] == [Outcome.PASS]
+    assert [(i.name, i.domain) for i in run.ops[0].inputs] == [
+        ("z", "complex"),
+        ("gain", "complex parameter"),
+        ("shift", "parameter"),
+    ]
     assert module.gain.dtype is torch.complex64
 
 
