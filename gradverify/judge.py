@@ -46,6 +46,9 @@ FAMILY = {
     "transforms.checkpoint": "GV506",
     "transforms.hooks": "GV210",
     "transforms.autocast": "GV507",
+    "transforms.threads": "GV511",
+    "transforms.pickle": "GV510",
+    "transforms.opcheck": "GV504",
     "special": "GV215",
 }
 ORDERS = ("linear", "layout", "partial", "repeat", "lifetime", *(c for c in FAMILY if c.startswith("transforms.")))

@@ -56,13 +56,13 @@ class Clock:
 
 def op_of(spec: Spec) -> Called:
     """The op under test as a function of primals and keywords. A Function is called positionally, through `apply`."""
-    apply, positional, named = _signature(spec)
+    apply, positional, named = signature_of(spec)
     return _guarded(spec, apply, positional, named, stage="forward")
 
 
 def bare(spec: Spec) -> Called:
     """The op under test with its exceptions as they are: torch's transforms steer by exceptions of their own."""
-    apply, positional, named = _signature(spec)
+    apply, positional, named = signature_of(spec)
 
     def call(primals: Primals, kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
         values = handed(spec, primals, kwargs)
@@ -71,7 +71,7 @@ def bare(spec: Spec) -> Called:
     return call
 
 
-def _signature(spec: Spec) -> tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]:
+def signature_of(spec: Spec) -> tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]:
     """What to call, and the names of what it is given by position and by name."""
     op = spec.op
     if isinstance(op, type) and issubclass(op, torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,19 +32,28 @@ def in_dtype(spec: Spec, dtype: str) -> Spec:
 
 def copied(function: Any, dtype: str) -> Any:
     """A module, a method of one, or either held at some inputs, as a copy in `dtype`; anything else as it is."""
+
+    def copy_of(module: Module) -> Module:
+        try:
+            return _in_precision(copy.deepcopy(module), dtype_named(dtype))
+        except Exception as error:
+            raise UsageError(
+                f"{describe_callable(function)}: the module cannot be copied to {dtype} "
+                f"({type(error).__name__}: {error}); give a function that calls a copy of your own."
+            ) from error
+
+    return remade(function, copy_of)
+
+
+def remade(function: Any, make: Callable[[Module], Module]) -> Any:
+    """The callable with its module as `make` gives it; as it is where it has none."""
     if isinstance(function, Fixed):
-        call = copied(function.call, dtype)
+        call = remade(function.call, make)
         return function if call is function.call else function.around(call)
     module = module_of(function)
     if module is None:
         return function
-    try:
-        made = _in_precision(copy.deepcopy(module), dtype_named(dtype))
-    except Exception as error:
-        raise UsageError(
-            f"{describe_callable(function)}: the module cannot be copied to {dtype} ({type(error).__name__}: {error}); "
-            "give a function that calls a copy of your own."
-        ) from error
+    made = make(module)
     return made if function is module else getattr(made, function.__name__)
 
 
@@ -63,10 +73,15 @@ def module_of(function: Any) -> Module | None:
     return owner if isinstance(owner, Module) else None
 
 
+def inner(function: Any) -> Module | None:
+    """The module of a callable, also of one that is held at some inputs."""
+    return module_of(function.call if isinstance(function, Fixed) else function)
+
+
 def held(function: Any) -> list[Tensor]:
     """The tensors that a callable brings along: parameters and buffers of a module, inputs that are held fixed."""
     fixed = [t for t in function.held.values() if isinstance(t, Tensor)] if isinstance(function, Fixed) else []
-    module = module_of(function.call if isinstance(function, Fixed) else function)
+    module = inner(function)
     return [*fixed, *module.parameters(), *module.buffers()] if module is not None else fixed
 
 
@@ -84,6 +99,6 @@ def note(spec: Spec) -> str:
 
 def differs(function: Any, dtype: str) -> bool:
     """Whether a callable is a module, or a method of one, with floating tensors of another dtype."""
-    module = module_of(function.call if isinstance(function, Fixed) else function)
+    module = inner(function)
     own = [] if module is None else [*module.parameters(), *module.buffers()]
     return any((t.is_floating_point() or t.is_complex()) and t.dtype.to_real() is not dtype_named(dtype) for t in own)

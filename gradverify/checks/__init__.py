@@ -23,7 +23,7 @@ from gradverify.checks import (
     special,
     vjp,
 )
-from gradverify.checks.transforms import autocast, checkpoint, func, hooks, vmap
+from gradverify.checks.transforms import autocast, checkpoint, copies, func, hooks, opcheck, threads, vmap
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
@@ -53,5 +53,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "transforms.checkpoint": checkpoint.check,
         "transforms.hooks": hooks.check,
         "transforms.autocast": autocast.check,
+        "transforms.threads": threads.check,
+        "transforms.pickle": copies.check,
+        "transforms.opcheck": opcheck.check,
     }
 )

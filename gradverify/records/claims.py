@@ -27,6 +27,9 @@ CLAIMS = MappingProxyType(
         "transforms.checkpoint": "under a checkpoint the gradients are the same",
         "transforms.hooks": "saved-tensor hooks may return copies",
         "transforms.autocast": "under autocast gradients keep the narrow dtype's accuracy",
+        "transforms.threads": "two threads at once give what each gives alone",
+        "transforms.pickle": "a copy of the module is the same op, and one of its own",
+        "transforms.opcheck": "torch.library.opcheck finds nothing",
     }
 )
 

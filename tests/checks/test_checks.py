@@ -215,6 +215,41 @@ class DoubledUnderAutocast(Wave):
         return Wave.backward(ctx, 2 * u if ctx.narrow else u)
 
 
+class OneBuffer(Wave):
+    """Its sine is written to a buffer that all threads share."""
+
+    buffer = torch.zeros(3, 4, dtype=torch.float64)
+
+    @staticmethod
+    def backward(ctx, u):
+        x, w = ctx.saved_tensors
+        torch.sin(x, out=OneBuffer.buffer)
+        return u * torch.cos(x) * w, u * OneBuffer.buffer
+
+
+class Module(torch.nn.Module):
+    def forward(self, x, w):
+        self.last = Wave.apply(x, w)
+        return self.last
+
+
+class Forgetful(Module):
+    def forward(self, x, w):
+        y = super().forward(x, w)
+        del self.last
+        return y
+
+
+def registered(name, fake):
+    def kernel(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return wave(x, w)
+
+    op = torch.library.custom_op(f"gradverify_tests::{name}", kernel, mutates_args=())
+    op.register_fake(fake)
+    op.register_autograd(Wave.backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+    return op
+
+
 class Divided(Wave):
     @staticmethod
     def backward(ctx, u):
@@ -248,7 +283,13 @@ VARIED = {
     "special": {"values": (("x", "shifted"), ("w", "zeros"))},
 }
 # Where Wave has not what the claim is about.
-RIGHT = {"transforms.vmap": Split, "transforms.func": Split, "complex": Turned}
+RIGHT = {
+    "transforms.vmap": Split,
+    "transforms.func": Split,
+    "complex": Turned,
+    "transforms.pickle": Forgetful(),
+    "transforms.opcheck": registered("wave", lambda x, w: torch.empty_like(x)),
+}
 WRONG = {
     "forward": (Off, "GV208"),
     "vjp": (NoFactor, "GV199"),
@@ -270,6 +311,9 @@ WRONG = {
     "transforms.checkpoint": (ReadTwice, "GV506"),
     "transforms.hooks": (OnCtx, "GV210"),
     "transforms.autocast": (DoubledUnderAutocast, "GV507"),
+    "transforms.threads": (OneBuffer, "GV511"),
+    "transforms.pickle": (Module(), "GV510"),
+    "transforms.opcheck": (registered("wave_flat", lambda x, w: x.new_empty(x.numel())), "GV504"),
     "special": (Divided, "GV111"),
 }
 

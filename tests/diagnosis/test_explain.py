@@ -268,8 +268,41 @@ smallest case  b=3  n=2   shrunk in 7 runs
         "GV507",
         """\
 wrong under autocast: the backward of Gated
-smallest case  b=3  n=2   7 runs
+smallest case  b=3  n=2   shrunk in 7 runs
 called under autocast it gives 6 other numbers than outside""",
+    ),
+    "transforms.threads": (
+        evidence("transforms.threads", worst=GRADIENT, facts={**EAGER, "relation": "two threads at once"}),
+        "GV511",
+        """\
+wrong in two threads at once: the gradient of `x` (two threads at once)
+smallest case  b=3  n=2   shrunk in 7 runs
+  threads      grad w[1] = 2
+  plain eager  grad w[1] = 1 +- 1e-12""",
+    ),
+    "transforms.pickle": (
+        evidence("transforms.pickle", worst=GRADIENT, facts={**EAGER, "relation": "copy.deepcopy"}),
+        "GV510",
+        """\
+a copy of the op is another op: the gradient of `x` (copy.deepcopy)
+smallest case  b=3  n=2   shrunk in 7 runs
+  pickle       grad w[1] = 2
+  plain eager  grad w[1] = 1 +- 1e-12""",
+    ),
+    "transforms.opcheck": (
+        evidence(
+            "transforms.opcheck",
+            analytic=1.0,
+            value=0.0,
+            error=0.0,
+            quantity="opcheck's test_schema",
+            facts={"kind": "opcheck", "said": "RuntimeError: Argument x is not defined as mutable but was mutated"},
+        ),
+        "GV504",
+        """\
+opcheck fails: opcheck's test_schema
+smallest case  b=3  n=2   shrunk in 7 runs
+RuntimeError: Argument x is not defined as mutable but was mutated""",
     ),
 }
 

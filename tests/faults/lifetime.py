@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import ClassVar
 
@@ -148,9 +149,9 @@ class OffloadedStack(Exponential):
 
 
 class Buffered(Exponential):
-    """Works in a buffer of the module's, and returns a copy of what it holds."""
+    """Works in a buffer of the thread's, and returns a copy of what it holds."""
 
-    buffers: ClassVar[dict[tuple[torch.Size, torch.dtype], torch.Tensor]] = {}
+    kept = threading.local()
 
     @staticmethod
     def backward(ctx, g):
@@ -159,7 +160,7 @@ class Buffered(Exponential):
     @staticmethod
     def worked(ctx, g):
         (y,) = ctx.saved_tensors
-        buffer = Buffered.buffers.setdefault((y.shape, y.dtype), torch.zeros_like(y))
+        buffer = vars(Buffered.kept).setdefault((y.shape, y.dtype), torch.zeros_like(y))
         return torch.mul(g, y, out=buffer)
 
 
@@ -204,18 +205,19 @@ class PairedSumTail(PairedSum):
 
 
 class PairedSumWorkspace(PairedSum):
-    """Works in one buffer that is as large as the largest call, and clears what it does not write."""
+    """Works in one buffer of the thread's, as large as its largest call, and clears what it does not write."""
 
-    space = torch.zeros(0, dtype=torch.float64)
+    kept = threading.local()
     clear = True
 
     @classmethod
     def taken(cls, n, dtype):
-        if len(cls.space) < n or cls.space.dtype != dtype:
-            cls.space = torch.zeros(n, dtype=dtype)
+        space = vars(cls.kept).get(cls)
+        if space is None or len(space) < n or space.dtype != dtype:
+            space = vars(cls.kept)[cls] = torch.zeros(n, dtype=dtype)
         if cls.clear:
-            cls.space[:n] = 0
-        return cls.space[:n]
+            space[:n] = 0
+        return space[:n]
 
     @classmethod
     def worked(cls, ctx, g):

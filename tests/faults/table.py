@@ -11,6 +11,7 @@ from tests.faults import (
     autocast,
     complex_values,
     convention,
+    copies,
     double_backward,
     formula,
     forward,
@@ -27,10 +28,12 @@ from tests.faults import (
     partial_grad,
     precision,
     randomness,
+    registered,
     shape,
     special_values,
     state_alias,
     surrogate,
+    threads,
     transforms,
     uninitialised,
 )
@@ -63,6 +66,9 @@ FAULTS = tuple(
         complex_values,
         transforms,
         autocast,
+        threads,
+        copies,
+        registered,
     )
     for fault in module.FAULTS
 )
