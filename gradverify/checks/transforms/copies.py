@@ -50,7 +50,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     beside.unless_declared(subject, "pickle")
     module = inner(spec.op)
     if module is None:
-        raise NotApplicableError("the op is no module: it is pickled by its name, and there is nothing to copy")
+        raise NotApplicableError("the op is no module")
     if spec.stochastic:
         raise NotApplicableError("the op draws random numbers")
     tape = subject.record()
