@@ -92,7 +92,7 @@ def written_buffers(spec: Spec, primals: Primals, kwargs: Mapping[str, Any]) -> 
     """The buffers that a module writes to in this call, running statistics above all; empty for what is no module."""
     wrote: set[str] = set()
     if isinstance(spec.op, torch.nn.Module) and PARAMETERS in spec.nested:
-        call, (_, positional, named) = functional(spec.op, wrote=wrote), _signature(spec)
+        call, (_, positional, named) = functional(spec.op, wrote=wrote), signature_of(spec)
         values = handed(spec, copies(primals), kwargs)
         with torch.no_grad():
             call(*(values[n] for n in positional), **{n: values[n] for n in named})
