@@ -45,7 +45,8 @@ _HOME = {
     "spec": "cases.signatures",
     "frozen": "autodiff.frozen",
     "check": "api",
-    "gradcheck": "api",
+    "gradcheck": "drop_in",
+    "gradgradcheck": "drop_in",
     "verify": "api",
 }
 

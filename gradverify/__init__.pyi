@@ -1,11 +1,12 @@
 """The public names, for type checkers: `__init__.py` loads each when it is first used."""
 
 from gradverify.api import check as check
-from gradverify.api import gradcheck as gradcheck
 from gradverify.api import verify as verify
 from gradverify.autodiff.frozen import frozen as frozen
 from gradverify.cases.signatures import from_data as from_data
 from gradverify.cases.signatures import spec as spec
+from gradverify.drop_in import gradcheck as gradcheck
+from gradverify.drop_in import gradgradcheck as gradgradcheck
 from gradverify.errors import GradcheckError as GradcheckError
 from gradverify.errors import GradverifyError as GradverifyError
 from gradverify.errors import SpecError as SpecError

@@ -1,4 +1,4 @@
-"""The Python interface: check, verify, gradcheck. The engine's answers are literal here."""
+"""The Python interface: check and verify. The engine's answers are literal here."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import torch
 import gradverify
 from gradverify import api
 from gradverify.autodiff.calling import op_of
-from gradverify.cases.concrete import spec_at
 from gradverify.errors import GradcheckError, SpecError, UsageError
 from gradverify.records.policy import Plan
 from gradverify.records.spec import Spec
-from gradverify.records.verdict import Outcome
 from tests.cli.fake import Engine
 from tests.reports import runs
 
@@ -43,24 +41,17 @@ def real(*shape: int, grad: bool = True, dtype: torch.dtype = torch.float64) -> 
 def said(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What reaches the engine, which answers PASS until told otherwise."""
     engine = Engine()
-    said = SimpleNamespace(specs=[], plan=None, policy=None, examined=[], verified=[], outcome=Outcome.PASS, results=())
+    said = SimpleNamespace(specs=[], plan=None, policy=None, verified=[], results=())
 
     def session_run(specs, plan, policy):
         said.specs, said.plan, said.policy = list(specs), plan, policy
         return engine.run(specs, plan, policy)
-
-    def examine(fn, inputs, *, policy, seed=0):
-        said.examined.append((fn, inputs, policy))
-        worst = runs.verdict(said.outcome, "GV199")
-        reason = "wrong gradient: `x`"
-        return SimpleNamespace(outcome=said.outcome, code="GV199", verdicts=(worst,), reason=reason)
 
     def verify(spec, plan, policy):
         said.verified.append((spec, plan, policy))
         yield from said.results
 
     monkeypatch.setattr(api.session, "run", session_run)
-    monkeypatch.setattr(api, "examine", examine)
     monkeypatch.setattr(api, "_verify", verify)
     monkeypatch.delenv("CI", raising=False)
     return said
@@ -197,100 +188,6 @@ def test_verify_yields_results_with_default_plan_and_policy(said) -> None:
     spec = Spec(name="s", op=Double, args=())
     assert list(gradverify.verify(spec)) == [runs.passed("vjp")]
     assert said.verified[0][1] == Plan()
-
-
-def test_gradcheck_passes_and_asks_for_repeat_and_partial(said) -> None:
-    assert gradverify.gradcheck(bare, (real(2), real(2))) is True
-    assert said.verified[0][1].claims == ("repeat", "partial")
-    gradverify.gradcheck(bare, (real(2), real(2)), nondet_tol=1e-9)
-    assert said.verified[1][1].claims == ("partial",)
-    gradverify.gradcheck(Double.apply, real(2), nondet_tol=1e-9, check_undefined_grad=False)
-    assert len(said.verified) == 2
-
-
-def test_gradcheck_differentiates_what_requires_grad_only(said) -> None:
-    gradverify.gradcheck(bare, [real(2, grad=False), real(2)])
-    fn, inputs, _ = said.examined[0]
-    assert [t.requires_grad for t in inputs] == [False, True]
-    assert spec_at(fn, inputs, {}, name="bare").differentiable() == ("w",)
-
-
-def test_gradcheck_without_any_gradient_is_a_value_error_as_in_torch(said) -> None:
-    with pytest.raises(ValueError, match="no input requires grad"):
-        gradverify.gradcheck(bare, (real(2, grad=False), real(2, grad=False)))
-    with pytest.raises(ValueError, match="leaves nothing to check"):
-        gradverify.gradcheck(bare, (real(2), real(2)), check_backward_ad=False)
-
-
-def test_gradcheck_raises_or_returns_false(said) -> None:
-    said.outcome = Outcome.FAIL
-    with pytest.raises(GradcheckError, match=r"FAIL GV199 wrong gradient: `x`") as caught:
-        gradverify.gradcheck(bare, (real(2), real(2)))
-    assert isinstance(caught.value, RuntimeError)
-    assert gradverify.gradcheck(bare, (real(2), real(2)), raise_exception=False) is False
-
-
-def test_gradcheck_that_cannot_judge_raises_with_its_cause(said) -> None:
-    said.outcome = Outcome.INCONCLUSIVE
-    with pytest.raises(GradcheckError, match="INCONCLUSIVE GV199"):
-        gradverify.gradcheck(bare, (real(2), real(2)))
-
-
-def test_gradcheck_fails_when_a_selected_claim_fails(said) -> None:
-    said.results = (runs.passed("repeat", outcome=Outcome.FAIL, code="GV204", reason="two calls differ"),)
-    with pytest.raises(GradcheckError, match=r"FAIL repeat\[cpu-float64\] GV204 two calls differ"):
-        gradverify.gradcheck(bare, (real(2), real(2)))
-
-
-def test_gradcheck_says_all_that_it_ignores_in_one_warning(said) -> None:
-    with pytest.warns(UserWarning, match="gradverify.gradcheck: ") as caught:
-        gradverify.gradcheck(
-            *(bare, (real(2), real(2))),
-            eps=1e-3,
-            fast_mode=True,
-            atol=1e-4,
-            check_forward_ad=True,
-            check_batched_grad=True,
-        )
-    (message,) = (str(w.message) for w in caught)
-    assert "eps and fast_mode ignored" in message
-    assert "verdict loosened by atol=0.0001 as given" in message
-    assert "not checked: check_batched_grad, check_forward_ad (no such claim yet)" in message
-    assert said.examined[0][2].loosened_absolute == 1e-4
-    assert said.examined[0][2].loosened == 0.0
-
-
-def test_gradcheck_with_torch_defaults_is_silent(said) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        gradverify.gradcheck(bare, (real(2), real(2)), eps=1e-6)
-
-
-def test_gradcheck_promotes_to_float64_and_says_so(said) -> None:
-    with pytest.warns(UserWarning, match="inputs are float32, judged in float64"):
-        gradverify.gradcheck(bare, (real(2, dtype=torch.float32), real(2, grad=False, dtype=torch.float32)))
-    assert said.examined[0][1][0].dtype is torch.float64
-
-
-def test_gradcheck_of_an_op_that_raises_on_any_dtype_does_not_blame_float64() -> None:
-    def broken(x):
-        raise RuntimeError("out of luck")
-
-    with pytest.raises(GradcheckError, match="raised RuntimeError: out of luck"):
-        gradverify.gradcheck(broken, real(2, dtype=torch.float32))
-
-
-def test_gradcheck_of_an_op_that_refuses_float64_is_judged_as_given(said) -> None:
-    def single(x):
-        if x.dtype is torch.float64:
-            raise TypeError("float32 only")
-        return x * 2
-
-    with pytest.warns(
-        UserWarning, match=r"judged in float32, at lower resolution: the op refuses float64 \(float32 only\)"
-    ):
-        gradverify.gradcheck(single, real(2, dtype=torch.float32))
-    assert said.examined[0][1][0].dtype is torch.float32
 
 
 def test_a_slip_in_the_name_of_an_argument_is_told_in_the_words_of_python(said) -> None:
