@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from gradverify.cases.concrete import spec_at
+from gradverify.discovery.loading import checked_op
 from gradverify.engine.at import Examination, examine
 from gradverify.engine.promotion import promoted
 from gradverify.engine.verify import verify as _verify
@@ -79,7 +80,8 @@ def gradcheck(
 
     What is ignored, loosened or cannot be checked is said in one warning.
     Returns True, or, where a derivative is wrong or cannot be judged, raises GradcheckError or returns False.
-    Raises ValueError where no input requires grad, and for options that contradict each other.
+    Raises ValueError where no input requires grad, and for options that contradict each other; UsageError for what is
+    not callable.
     """
     if not (check_backward_ad or check_forward_ad):
         _refuse("gradcheck", "check_backward_ad=False without check_forward_ad=True leaves nothing to check")
@@ -160,13 +162,20 @@ def _answer(asked: _Asked, func: Callable[..., Any], inputs: Tensor | Sequence[A
     free = [i for i, t in enumerate(given) if isinstance(t, Tensor) and t.requires_grad]
     if not free:
         _refuse(asked.name, "no input requires grad; set requires_grad=True on what is to be differentiated")
-    func, point, said = promoted(func, given, free)
+    op = checked_op(func, target=describe_callable(func))
+    func, point, said = promoted(_called(op), given, free)
     trouble, skipped = _trouble(asked, func, point, free)
     if notes := [*asked.notes, *said, *skipped]:
         warnings.warn(f"gradverify.{asked.name}: " + "; ".join(notes) + ".", UserWarning, stacklevel=3)
     if trouble and raise_exception:
         raise GradcheckError(trouble)
     return not trouble
+
+
+def _called(op: Any) -> Callable[..., Any]:
+    """What is called: `apply` of a Function, which is the one class that `checked_op` lets pass."""
+    called: Callable[..., Any] = getattr(op, "apply") if isinstance(op, type) else op  # noqa: B009 (untyped in torch)
+    return called
 
 
 def _refuse(name: str, why: str) -> NoReturn:

@@ -197,6 +197,53 @@ def test_a_slip_in_the_name_of_an_argument_is_told_in_the_words_of_python(said) 
         gradverify.check(bare)
 
 
+def test_a_slip_in_the_name_of_an_option_is_told_too(said) -> None:
+    with pytest.raises(SpecError, match=r"bare: check\(\) does not know 'clams'; did you mean 'claims'\?"):
+        gradverify.check(bare, x="n", w="n", clams="vjp")
+
+
+def test_dtypes_devices_and_seconds_are_taken_as_python_has_them(said) -> None:
+    gradverify.check(bare, x="n", w="n", dtype=torch.float32, device=torch.device("cpu"), max_time=5)
+    assert (said.plan.dtypes, said.plan.devices, said.plan.max_seconds) == (("float32",), ("cpu",), 5.0)
+    gradverify.check(bare, x="n", w="n", dtype=[torch.float32, "float64"])
+    assert said.plan.dtypes == ("float32", "float64")
+
+
+def test_tensors_by_name_are_tensors_by_position(said) -> None:
+    gradverify.check(bare, w=real(3), x=real(2, 3), reduction="sum")
+    (spec,) = said.specs
+    assert [(a.name, a.shape) for a in spec.args] == [("x", "2 3"), ("w", "3")]
+
+
+def test_tensors_beside_shapes_are_refused(said) -> None:
+    with pytest.raises(
+        UsageError, match=r"bare: w is a tensor and x a shape; give tensors for all arguments, or shapes"
+    ):
+        gradverify.check(bare, x="n", w=real(3))
+
+
+def test_an_op_without_arguments_is_refused() -> None:
+    def constant():
+        return torch.ones(2)
+
+    with pytest.raises(SpecError, match="takes no argument, so there is nothing to differentiate"):
+        gradverify.check(constant)
+
+
+def test_where_a_name_sounds_like_integers_their_markers_are_named() -> None:
+    def gathered(x, target):
+        return x[target]
+
+    with pytest.raises(
+        SpecError, match=r"Where target holds integers or a mask, annotate it: target: Annotated"
+    ) as caught:
+        gradverify.check(gathered, x="n")
+    assert 'gv.index("k")' in str(caught.value)
+    with pytest.raises(SpecError, match="cannot tell the shapes of w") as caught:
+        gradverify.check(bare, x="n")
+    assert "integers" not in str(caught.value)
+
+
 def test_nothing_of_hypothesis_reaches_stderr_for_a_large_failing_input() -> None:
     class Tripled(Double):
         @staticmethod

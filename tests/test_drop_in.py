@@ -14,7 +14,7 @@ from torch.autograd import Function
 import gradverify
 from gradverify import drop_in
 from gradverify.cases.concrete import spec_at
-from gradverify.errors import GradcheckError
+from gradverify.errors import GradcheckError, UsageError
 from gradverify.records.verdict import Outcome
 from tests.reports import runs
 
@@ -297,6 +297,27 @@ def test_gradcheck_judges_what_it_is_asked(op, options, found) -> None:
     if found:
         with pytest.raises(GradcheckError, match=found):
             gradverify.gradcheck(op.apply, real(3), **options)
+
+
+def test_the_function_itself_stands_for_its_apply_and_gives_its_names() -> None:
+    assert gradverify.gradcheck(Cube, real(3))
+    with pytest.raises(GradcheckError, match="GV199 wrong gradient of `x`"):
+        gradverify.gradcheck(WrongBackward.apply, real(3))
+
+
+def test_what_cannot_be_called_is_refused() -> None:
+    with pytest.raises(UsageError, match="3: is not callable, it is an int"):
+        gradverify.gradcheck(3, real(3))
+
+
+def test_an_op_that_leaves_python_is_an_error() -> None:
+    class Leaves(Cube):
+        @staticmethod
+        def backward(ctx, u):
+            raise SystemExit(3)
+
+    with pytest.raises(GradcheckError, match=r"GV902 .*Leaves: the backward calls sys\.exit\(3\)"):
+        gradverify.gradcheck(Leaves.apply, real(3))
 
 
 def test_gradgradcheck_finds_a_history_that_was_cut() -> None:

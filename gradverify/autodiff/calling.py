@@ -196,7 +196,7 @@ def _guarded(
             out = fn(*(values[n] for n in positional), **{n: values[n] for n in named})
         except GradverifyError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise OpError(f"{spec.name}: {_said(stage, error)}", code="GV902", stage=stage) from error
         finally:
             Clock.seconds += time.perf_counter() - began
@@ -205,12 +205,14 @@ def _guarded(
     return call
 
 
-def _said(stage: str, error: Exception) -> str:
+def _said(stage: str, error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the {stage} calls sys.exit({error.code!r})"
     first = (str(error).strip().splitlines() or [""])[0]
     return f"the {stage} raised {type(error).__name__}: {first}"
 
 
-def raised(spec: Spec, error: Exception, *, code: str = "GV902", stage: str = "backward") -> OpError:
+def raised(spec: Spec, error: BaseException, *, code: str = "GV902", stage: str = "backward") -> OpError:
     """An exception out of the op as the error that the report shows."""
     return OpError(f"{spec.name}: {_said(stage, error)}", code=code, stage=stage)
 

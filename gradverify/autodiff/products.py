@@ -102,7 +102,7 @@ class Tape:
         leaves = list(self.leaves.values())
         try:
             grads = gradients([y for y, _ in used], leaves, [u for _, u in used])
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _of_backward(self.spec, error) from error
         return dict(zip(self.leaves, grads, strict=True))
 
@@ -122,7 +122,7 @@ class Tape:
                 retain_graph=True,
                 inputs=list(self.leaves.values()),
             )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _of_backward(self.spec, error) from error
 
     def nodes(self) -> Iterator[Any]:
@@ -176,7 +176,7 @@ def gradients(
         Clock.seconds += time.perf_counter() - began
 
 
-def _of_backward(spec: Spec, error: Exception) -> OpError:
+def _of_backward(spec: Spec, error: BaseException) -> OpError:
     """Torch refuses gradients of the wrong number, shape or kind: say so by code, and in the user's words."""
     text = str(error)
     for pattern, words in _REFUSED.items():
@@ -186,7 +186,7 @@ def _of_backward(spec: Spec, error: Exception) -> OpError:
 
 
 def _number(spec: Spec, owner: str, wanted: str, got: str) -> str:
-    returned = f"{got} gradient{'' if got == '1' else 's'}{' (a list counts as one)' if got == '1' else ''}"
+    returned = f"{got} gradient{'' if got == '1' else 's'}{' (a list or None counts as one)' if got == '1' else ''}"
     taken = f"{wanted} input{'' if wanted == '1' else 's'}"
     named = f" ({', '.join(spec.order)})" if len(spec.order) == int(wanted) else ""
     remedy = "return one" if wanted == "1" else f"return a tuple of {wanted}, with None where there is none"
@@ -194,11 +194,19 @@ def _number(spec: Spec, owner: str, wanted: str, got: str) -> str:
 
 
 def _shape(spec: Spec, owner: str, index: str, got: str, wanted: str) -> str:
+    name, remedy = _input(spec, index), "they must be equal"
+    return f"{_who(spec, owner)} returned a gradient of shape {got} for {name}, whose shape is {wanted}; {remedy}."
+
+
+def _device(spec: Spec, owner: str, index: str, wanted: str, got: str) -> str:
+    name = _input(spec, index)
+    return f"{_who(spec, owner)} returned a gradient on {got} for {name}, which is on {wanted}; they must be equal."
+
+
+def _input(spec: Spec, index: str) -> str:
     # Inside a plain function it is not known whose input that is.
     known = _is_function(spec) and int(index) < len(spec.order)
-    name = f"`{spec.order[int(index)]}`" if known else f"input {index}"
-    remedy = "they must be equal"
-    return f"{_who(spec, owner)} returned a gradient of shape {got} for {name}, whose shape is {wanted}; {remedy}."
+    return f"`{spec.order[int(index)]}`" if known else f"input {index}"
 
 
 def _kind(_: Spec, got: str) -> str:
@@ -223,6 +231,7 @@ _REFUSED: Mapping[str, Callable[..., str]] = {
     r"unction (\w+)Backward returned an incorrect number of gradients \(expected (\d+), got (\d+)\)": _number,
     r"unction (\w+)Backward returned an invalid gradient at index (\d+) - "
     r"got (\[.*?\]) but expected shape compatible with (\[.*?\])": _shape,
+    r"unction (\w+)Backward returned an invalid gradient at index (\d+) - expected device (\S+) but got (\S+)": _device,
     r"expected Variable or None \(got ([\w.]+)\)": _kind,
     r"isFloatingType\(grad": _integer,
 }

@@ -17,14 +17,23 @@ from gradverify.records.nested import Slot, leaves, mapped
 from gradverify.records.spec import Arg, Role, Spec, source_of
 
 
-def spec_at(op: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], *, name: str, parameters: bool = True) -> Spec:
+def spec_at(
+    op: Any,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    name: str,
+    names: Sequence[str] = (),
+    parameters: bool = True,
+) -> Spec:
     """The spec of an op at these positional inputs and keywords; tensors may stand in lists, tuples and dicts.
 
     Differentiated: the floating and complex tensors that require grad, or all of them where none does; with
-    `parameters` those of a module, too. The rest is held fixed.
+    `parameters` those of a module, too. The rest is held fixed. `names`: of the inputs, where the op itself does not
+    tell them.
     Raises UsageError where no floating tensor is given, and for a Function that is given one in a container.
     """
-    names = names_of(op, len(inputs))
+    names = tuple(names) or names_of(op, len(inputs))
     given = dict(zip(names, inputs, strict=True))
     found = {n: leaf for key, value in given.items() for n, leaf in leaves(value, key)}
     chosen = differentiated(found)
@@ -127,7 +136,9 @@ def differentiated(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 def names_of(op: Any, count: int) -> tuple[str, ...]:
     """The names of the op's first `count` parameters; `input0`, `input1`, ... where they cannot be told."""
-    known = [p.name for p in (op_parameters(op) or ())][:count]
+    owner = getattr(op, "__self__", None)
+    whole = owner if isinstance(owner, type) and kind_of(owner) == "autograd.Function" else op
+    known = [p.name for p in (op_parameters(whole) or ())][:count]
     return tuple(known) if len(known) == count else tuple(f"input{i}" for i in range(count))
 
 

@@ -59,13 +59,15 @@ def normalised(given: dict[str, Any]) -> dict[str, Any]:
     return {k: _FORMS[k](v) if k in _FORMS else v for k, v in given.items()}
 
 
-def refuse_unknown(owner: str, field: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise SpecError, with a guess at what was meant, for the first word that is not known."""
+def refuse_unknown(
+    owner: str, field: str, given: Iterable[str], known: Iterable[str], *, near: Iterable[str] = ()
+) -> None:
+    """Raise SpecError, with a guess at what was meant, for the first word that is not known; `near` are guesses too."""
     options = list(known)
     for word in given:
         if word not in options:
-            near = difflib.get_close_matches(word, options, n=1)
-            guess = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(options)}."
+            close = difflib.get_close_matches(word, [*options, *near], n=1)
+            guess = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(options) or 'none'}."
             raise SpecError(f"{owner}: {field} does not know {word!r}{guess}")
 
 

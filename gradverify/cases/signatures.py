@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast
@@ -30,6 +31,10 @@ from gradverify.records.finding import Location
 from gradverify.records.nested import owners, root
 from gradverify.records.nested import parameters as called_with
 from gradverify.records.spec import PARAMETERS, TRAINING, Spec, describe_callable, source_of
+
+_INTEGERS = re.compile(r"(^|_)(i|idx|index|indices|ids?|labels?|targets?|lengths?|offsets?|mask)$")
+"""Names that arguments of integers and masks go by."""
+
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -100,20 +105,24 @@ def spec_from_op(
     shapes: Mapping[str, str],
     kwargs: Mapping[str, Scalar | Sequence[Scalar]] | None = None,
     said_by: Literal["--arg", "check()"] = "--arg",
+    near: Sequence[str] = (),
 ) -> Spec:
     """The Spec of a bare op: arguments from the annotations of its forward, or from `shapes`, which stand before them.
 
-    A scalar is a keyword with its default; a boolean one is tried both ways. `said_by`: where the user gave the shapes.
+    A scalar is a keyword with its default; a boolean one is tried both ways. `said_by`: where the user gave the shapes;
+    `near`: what else a slip in a name may have meant.
     Raises SpecError, starting with GV901, where the shape of an argument cannot be told.
     """
     op = _function(op)
     found = op_parameters(op)
     wanted = dict.fromkeys([*map(root, shapes), *(kwargs or {})])
     known = found if found is not None else tuple(Parameter(name=n) for n in wanted)
-    refuse_unknown(target, said_by, wanted, [p.name for p in known])
+    refuse_unknown(target, said_by, wanted, [p.name for p in known], near=near)
     values = {n: values_of(v) for n, v in (kwargs or {}).items()}
     tensors = {p.name: _tensors(p, shapes) for p in known if p.name not in values}
     scalars = values | {p.name: v for p in known if tensors.get(p.name, p) is None and (v := documented(p)) is not None}
+    if found == ():
+        raise SpecError(f"{target}: takes no argument, so there is nothing to differentiate.")
     missing = [p.name for p in known if tensors.get(p.name) is None and p.name not in scalars and _needed(p)]
     if missing or not any(tensors.values()):
         reasons = "".join(f"\n  {p.name}: {p.unresolved}" for p in known if p.name in missing and p.unresolved)
@@ -245,6 +254,10 @@ def _needed(parameter: Parameter) -> bool:
 def _cannot_tell(target: str, names: Sequence[str], said_by: str) -> str:
     named = f"--arg '{names[0]}=*b k'" if said_by == "--arg" else f'check(op, {names[0]}="*b k")'
     ways = WAYS_OUT.format(name=names[0], named=named)
+    integer = next((n for n in names if _INTEGERS.search(n)), None)
+    if integer:
+        ways += f"\nWhere {integer} holds integers or a mask, annotate it: "
+        ways += f'{integer}: Annotated[Tensor, "n", gv.index("k")], gv.integers(lo, hi), gv.boolean'
     return f"GV901 cannot tell the shapes of {', '.join(names)} of {target}; three ways out:\n{ways}"
 
 

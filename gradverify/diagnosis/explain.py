@@ -48,12 +48,22 @@ def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
 _NOT_REAL = re.compile(r"\bindices\b|tensors used as ind|int64|\bLong\b|LongTensor|boolean mask|bool tensor", re.I)
 
 
+_NOT_FITTING = re.compile(
+    r"size of tensor .* must match|shapes cannot be multiplied|[Ss]ize mismatch|must match the size"
+)
+
+
 def remedy_of_raised(code: str, said: str) -> str | None:
-    """What to do about an op that raised: integers that were drawn as reals are the commonest cause."""
+    """What to do about an op that raised: shapes and kinds that were not declared are the commonest causes."""
     if code == "GV902" and _NOT_REAL.search(said):
         return (
             'an argument of integers, or a mask? say so beside its shape: Annotated[Tensor, "n", gv.index("k")], '
             "gv.integers(lo, hi), gv.boolean"
+        )
+    if code == "GV902" and _NOT_FITTING.search(said):
+        return (
+            "sizes that must be equal have one letter in all shapes (x '*b k', w 'k'), an axis that broadcasts `#k`; "
+            "where they have, mend the op"
         )
     return REMEDIES.get(code)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradverify.autodiff import calling
 from gradverify.autodiff.products import Passes
-from gradverify.cases.concrete import spec_at
+from gradverify.cases.concrete import names_of, spec_at
 from gradverify.cases.modules import held
 from gradverify.checks.gradient import against_truth
 from gradverify.checks.subject import Subject
@@ -66,7 +66,7 @@ def examine(
     policy = policy or Policy()
     name = describe_callable(function).rpartition(":")[2]
     counted = _Counted(function)
-    spec = spec_at(counted, inputs, {}, name=name)
+    spec = spec_at(counted, inputs, {}, name=name, names=names_of(function, len(inputs)))
     primals: dict[str, Tensor] = spec.inputs(None)
     dtype = str(next(t for t in primals.values() if calling.is_inexact(t)).dtype.to_real()).removeprefix("torch.")
     case = Case(spec=name, claim="vjp", seed=seed, dtype=dtype, differentiate=spec.differentiable())

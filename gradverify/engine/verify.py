@@ -20,7 +20,7 @@ from gradverify.checks import CHECKS
 from gradverify.diagnosis.explain import explain, remedy_of_raised
 from gradverify.engine.search import Found, search
 from gradverify.engine.threads import largest, threads_for
-from gradverify.errors import CannotJudgeError, OpError
+from gradverify.errors import CannotJudgeError, NotApplicableError, OpError
 from gradverify.judge import conclude, judge, of_case
 from gradverify.records.case import Case
 from gradverify.records.claims import CLAIMS, selected
@@ -164,6 +164,9 @@ class _Trial:
             return None
         except OpError as error:
             return self._raised(case, error)
+        except SystemExit as stopped:
+            said = f"{self.spec.name}: the op calls sys.exit({stopped.code!r})"
+            return self._raised(case, OpError(said, code="GV902", stage="op"))
         return of_case([judge(e, self.policy) for e in evidence]) if evidence else None
 
     def _raised(self, case: Case, error: OpError) -> Verdict:
@@ -186,6 +189,8 @@ class _Trial:
     def _runs_in(self, case: Case, dtype: str) -> bool:
         try:
             list(CHECKS[self.claim](self.spec, msgspec.structs.replace(case, dtype=dtype)))
+        except (CannotJudgeError, NotApplicableError):
+            return True
         except Exception:  # noqa: BLE001 whatever it raises, it does not run
             return False
         return True

@@ -279,6 +279,9 @@ def describe_callable(op: Any) -> str:
         return op
     if type(op).__name__ in _REGISTERED:
         return "torch.ops." + str(getattr(op, "_qualname", op)).replace("::", ".")
+    owner = getattr(op, "__self__", None)
+    if isinstance(owner, type) and getattr(op, "__name__", "") == "apply":
+        return describe_callable(owner)
     # A builtin of torch calls itself `_VariableFunctionsClass.sin`.
     words = ("__name__",) if inspect.isbuiltin(op) else ("__qualname__", "__name__")
     qualname = next((n for n in (getattr(op, w, None) for w in words) if n), None)

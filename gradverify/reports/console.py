@@ -176,20 +176,21 @@ def _findings(run: Run, view: View) -> list[str]:
     """The blocks of what is wrong, op by op, as many as are read."""
     lines, hidden, room = [], 0, _FINDINGS_SHOWN
     for op in run.ops:
-        bad = [r for r in op.checks if _is_bad(r)]
-        lines += _of_op(op, bad[:room], view)
-        hidden += len(bad[room:])
-        room -= len(bad[:room])
+        blocks, again = _of_op(op, view)
+        head = ["", view.style.paint(view.style.plain(op.spec), "bold")] if blocks[:room] else []
+        lines += [*head, *(line for block in blocks[:room] for line in block), *(again if head else [])]
+        hidden += len(blocks[room:])
+        room -= len(blocks[:room])
     rest = [f"{hidden} more findings are in the JSON (--json)"] if hidden else []
     return [*lines, *rest, ""] if lines else []
 
 
-def _of_op(op: OpRun, bad: Sequence[Result], view: View) -> list[str]:
-    head = ["", view.style.paint(view.style.plain(op.spec), "bold")] if bad else []
+def _of_op(op: OpRun, view: View) -> tuple[list[list[str]], list[str]]:
+    """A block for each finding of an op, and what runs into one that is shown."""
+    bad = [r for r in op.checks if _is_bad(r)]
     known = [(r, None if view.verbose else shown_by(r, bad[:number])) for number, r in enumerate(bad)]
-    blocks = (result_lines(r, style=view.style, verbose=view.verbose) for r, first in known if first is None)
-    again = repeated_lines([(r, first) for r, first in known if first is not None], style=view.style)
-    return [*head, *(line for block in blocks for line in block), *again]
+    blocks = [result_lines(r, style=view.style, verbose=view.verbose) for r, first in known if first is None]
+    return blocks, repeated_lines([(r, first) for r, first in known if first is not None], style=view.style)
 
 
 def _unusable(op: OpRun, view: View) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 from gradverify.records.run import OpRun
@@ -15,6 +17,11 @@ _OFF = {"backward() is off": ("vjp", *_WITH_TRUTH), "jvp() is off": ("jvp",), "b
 """What adjoint says of two modes that disagree -> the claims that show the same fault."""
 
 
+_NUMBER = re.compile(r"\d+")
+_NAMED = 5
+"""Of more claims that share a fault only so many are named."""
+
+
 def shown_by(result: Result, earlier: Sequence[Result]) -> Result | None:
     """The first of the earlier results of an op that says the same, or whose fault explains this one."""
     if result.outcome is Outcome.PASS or (result.outcome is Outcome.SKIP and not result.xfailed):
@@ -24,11 +31,12 @@ def shown_by(result: Result, earlier: Sequence[Result]) -> Result | None:
 
 def repeated_lines(pairs: Sequence[tuple[Result, Result]], *, style: Style) -> list[str]:
     """`✗ edges GV206, special GV215: the same fault as vjp`, for pairs (result, the one that shows its fault)."""
-    groups: dict[tuple[str, str, str], list[Result]] = {}
+    groups: dict[tuple[str, str], list[Result]] = {}
     for result, first in pairs:
-        said = f"as for {claim_name(first)}" if _alike(first, result) else f"the same fault as {claim_name(first)}"
-        groups.setdefault((style.mark(result), style.mark(first), said), []).append(result)
-    return [line for (mark, _, said), same in groups.items() for line in _together(mark, said, same, style)]
+        same = _alike(first, result) or result.outcome is Outcome.INCONCLUSIVE
+        said = f"{'as for' if same else 'the same fault as'} {claim_name(first)}"
+        groups.setdefault((style.mark(result), said), []).append(result)
+    return [line for (mark, said), group in groups.items() for line in _together(mark, said, group, style)]
 
 
 def short_lines(op: OpRun, results: Sequence[Result], *, style: Style) -> list[str]:
@@ -52,19 +60,30 @@ def _together_with(group: Sequence[Result], result: Result) -> bool:
 
 
 def _alike(one: Result, other: Result) -> bool:
-    """Whether two results say the same in the same words."""
-    same = (one.outcome, one.code, headline(one)) == (other.outcome, other.code, headline(other))
-    return same and one.outcome is not Outcome.PASS
+    """Whether two results say the same in the same words; an op that raises may name other sizes each time."""
+    if one.outcome is Outcome.PASS or one.code != other.code:
+        return False
+    if one.outcome is Outcome.ERROR and _fact(other, "said"):
+        return _NUMBER.sub("", _fact(one, "said")) == _NUMBER.sub("", _fact(other, "said"))
+    return one.outcome is other.outcome and headline(one) == headline(other)
 
 
 def _explains(one: Result, other: Result) -> bool:
     """Whether a wrong gradient or tangent that one claim has found is what another one has run into."""
-    if not (one.outcome is other.outcome is Outcome.FAIL) or (one.device, one.dtype) != (other.device, other.dtype):
+    if (one.device, one.dtype) != (other.device, other.dtype):
+        return False
+    if other.outcome is Outcome.INCONCLUSIVE and _lost(other):
+        return _lost(one) and (one.code == "GV111" or one.outcome is Outcome.INCONCLUSIVE)
+    if not one.outcome is other.outcome is Outcome.FAIL:
         return False
     if other.claim in _WITH_TRUTH:
         of_a_gradient = one.claim in ("vjp", *_WITH_TRUTH) and other.code == _WITH_TRUTH[other.claim]
         return of_a_gradient and bool(_quantity(one)) and _quantity(one) == _quantity(other)
-    return other.claim == "adjoint" and one.claim in _OFF.get(_third(other), ()) and _argument(one) == _argument(other)
+    return (
+        other.claim == "adjoint"
+        and one.claim in _OFF.get(_fact(other, "third_said"), ())
+        and _argument(one) == _argument(other)
+    )
 
 
 def _quantity(result: Result) -> str:
@@ -76,20 +95,33 @@ def _argument(result: Result) -> str | None:
     return place.argument if place else None
 
 
-def _third(result: Result) -> str:
-    return str(result.worst.evidence.facts.get("third_said", "")) if result.worst else ""
+def _fact(result: Result, name: str) -> str:
+    return str(result.worst.evidence.facts.get(name, "")) if result.worst else ""
+
+
+def _lost(result: Result) -> bool:
+    """Whether the op's own number is not finite."""
+    return result.worst is not None and not math.isfinite(result.worst.evidence.analytic) and not _fact(result, "said")
 
 
 def _together(mark: str, said: str, same: Sequence[Result], style: Style) -> list[str]:
     codes = {r.code for r in same}
-    names = ", ".join(claim_name(r) if len(codes) == 1 else f"{claim_name(r)} {r.code}" for r in same)
+    names = [claim_name(r) if len(codes) == 1 else f"{claim_name(r)} {r.code}" for r in same]
     code = f"{same[0].code} " if len(codes) == 1 else ""
     column = len(Style(unicode=style.unicode).sign("fail")) + 3
-    first, *rest = wrapped(style.plain(f"{names}: {code}{said}"), first=" " * column, rest=" " * (column + 2))
+    text = f"{some_of(names)}: {code}{said}"
+    first, *rest = wrapped(style.plain(text), first=" " * column, rest=" " * (column + 2))
     return [f"  {mark} {first.strip()}", *rest]
 
 
+def some_of(names: Sequence[str]) -> str:
+    """Names with commas; of many the first few, and how many more there are."""
+    shown = names if len(names) <= _NAMED + 1 else names[:_NAMED]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")
+
+
 def _one_line(op: OpRun, group: Sequence[Result], style: Style) -> str:
-    first = group[0]
-    label = f"{op.spec} {','.join(r.claim for r in group)}[{first.device}-{first.dtype}]"
+    first, *others = group
+    more = "".join(f",{r.claim}" for r in others) if len(others) <= _NAMED else f"+{len(others)}"
+    label = f"{op.spec} {first.claim}{more}[{first.device}-{first.dtype}]"
     return style.plain(f"{first.outcome.value} {label} {headline(first)}".rstrip())

@@ -12,6 +12,8 @@ from gradverify.reports.style import WIDTH, Style, mark_of
 _SEVERITY = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
 _NAME = 26
 _GAP = "  "
+# Of more claims with one code, the first is named.
+_NAMED = 3
 
 
 def heading(*, style: Style) -> str:
@@ -20,7 +22,7 @@ def heading(*, style: Style) -> str:
 
 
 def rows(op: OpRun, claims: Sequence[str], *, style: Style) -> list[str]:
-    """The op's name; every claim that does not plainly hold, with its code; how many hold, how many were skipped."""
+    """The op's name; what does not plainly hold, each code once; how many claims hold and how many were skipped."""
     name = style.plain(op.spec)
     if len(name) > _NAME - len(_GAP):
         name = name[: _NAME - len(_GAP) - len(style.plain("…"))] + style.plain("…")
@@ -38,9 +40,13 @@ def rows(op: OpRun, claims: Sequence[str], *, style: Style) -> list[str]:
 def _cells(op: OpRun, claims: Sequence[str], style: Style) -> Iterator[tuple[str, str]]:
     """What is said of each claim or of several, with its mark."""
     worst = [w for claim in claims if (w := _worst(op, claim)) is not None]
+    wrong: dict[tuple[str, str], list[str]] = {}
     for result in worst:
         if mark_of(result) not in ("pass", "skip"):
-            yield style.plain(f"{result.claim} {result.code}".rstrip()), mark_of(result)
+            wrong.setdefault((mark_of(result), result.code), []).append(result.claim)
+    for (mark, code), names in wrong.items():
+        said = ", ".join(names) if len(names) <= _NAMED else f"{names[0]} +{len(names) - 1}"
+        yield style.plain(f"{said} {code}".rstrip()), mark
     for mark in ("pass", "skip"):
         count = sum(mark_of(result) == mark for result in worst)
         if count:

@@ -79,7 +79,7 @@ class Wrong(Function):
         (
             lambda u: (u,),
             "GV109",
-            "backward() returned 1 gradient (a list counts as one), and forward() takes 2 inputs (x, w); "
+            "backward() returned 1 gradient (a list or None counts as one), and forward() takes 2 inputs (x, w); "
             "return a tuple of 2, with None where there is none.",
         ),
         (
@@ -94,6 +94,11 @@ class Wrong(Function):
             "backward() returned a list where a gradient is a tensor or None; return a tuple, not a list.",
         ),
         (lambda u: (1.0, u), "GV109", "backward() returned a float where a gradient is a tensor or None."),
+        (
+            lambda u: (u.to("meta"), u),
+            "GV109",
+            "backward() returned a gradient on meta for `x`, which is on cpu; they must be equal.",
+        ),
         (lambda u: 1 / 0, "GV902", "the backward raised ZeroDivisionError: division by zero"),
     ],
 )

@@ -453,6 +453,20 @@ def test_an_op_that_wants_integers_is_answered_with_how_to_declare_them(said):
     assert "gv.index" not in remedy_of_raised("GV904", said)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The size of tensor a (2) must match the size of tensor b (3) at non-singleton dimension 1",
+        "mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)",
+        "size mismatch, got input (3), mat (3x2), vec (3)",
+    ],
+)
+def test_sizes_that_do_not_fit_are_answered_with_letters(said):
+    assert remedy_of_raised("GV902", f"f: the forward raised RuntimeError: {said}").startswith(
+        "sizes that must be equal"
+    )
+
+
 def test_other_exceptions_are_met_by_mending_the_op_or_its_domain():
     assert remedy_of_raised("GV902", "f: the forward raised ValueError: no kernel").startswith(
         "mend the op; inputs that"

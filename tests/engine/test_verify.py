@@ -129,6 +129,20 @@ def test_an_op_that_raises_is_an_error_with_what_it_said():
     assert result.reason == "double: the forward raised RuntimeError: out of luck"
 
 
+def test_an_op_that_leaves_python_is_an_error_and_ends_nothing():
+    def op(x):
+        raise SystemExit(3)
+
+    result = one(spec(op))
+    assert said(result) == ("ERROR", "GV902")
+    assert result.reason == "double: the forward calls sys.exit(3)"
+
+
+@pytest.mark.parametrize("claim", ["jvp", "adjoint", "transforms.vmap"])
+def test_a_claim_that_is_skipped_in_float32_does_not_call_a_refusal_of_float64_a_fault(claim):
+    assert said(one(spec(float32_alone("forward")), claim)) == ("INCONCLUSIVE", "GV904")
+
+
 def float32_alone(stage):
     def refuse(t):
         if t.dtype is not torch.float32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
@@ -99,11 +100,19 @@ def test_what_several_claims_say_alike_is_said_once() -> None:
 
 
 def test_a_row_of_a_table_goes_on_below_where_much_is_wrong() -> None:
-    wrong = [runs.passed(claim, code="GV602") for claim in CLAIMS]
+    wrong = [runs.passed(claim, code=f"GV{600 + number}") for number, claim in enumerate(CLAIMS)]
     text = render(runs.run(runs.op(*wrong)), View(form="concise"))
-    assert len(CLAIMS) == text.count("GV602")
+    assert all(f"{r.claim} {r.code}" in text for r in wrong)
     assert "\n" + " " * 26 + "! " in text
     assert all(len(line) <= WIDTH for line in text.splitlines())
+
+
+def test_a_row_of_a_table_says_a_code_once() -> None:
+    claims = tuple(CLAIMS)
+    several = [runs.passed(c, code="GV602") for c in claims[:3]]
+    many = [msgspec.structs.replace(runs.RAISED, claim=c) for c in claims[3:9]]
+    row = render(runs.run(runs.op(*several, *many)), View(form="concise")).splitlines()[2]
+    assert row.split(maxsplit=1)[1] == f"! {', '.join(claims[:3])} GV602  ✗ {claims[3]} +5 GV902"
 
 
 CHILDREN = [runs.passed(f"transforms.{c}", cases=Cases(run=3)) for c in ("vmap", "checkpoint", "hooks")]
@@ -173,6 +182,54 @@ def test_a_fault_that_no_other_claim_explains_is_shown_in_full(first: Result, ot
     text = render(runs.run(runs.op(first, other)), View())
     assert f"the block of {other.claim}" in text
     assert "the same fault" not in text
+
+
+def raising(claim: str, said: str, *, outcome: Outcome = Outcome.ERROR) -> Result:
+    result = failing(claim, "GV109", said=said)
+    return msgspec.structs.replace(result, outcome=outcome)
+
+
+def test_an_op_that_raises_may_name_other_sizes_each_time() -> None:
+    first, other = raising("vjp", "f: sizes 2 and 3"), raising("layout", "f: sizes 5 and 7")
+    assert "✗ layout: GV109 as for vjp\n" in render(runs.run(runs.op(first, other)), View())
+    words = render(runs.run(runs.op(first, raising("layout", "f: out of luck"))), View())
+    assert "as for" not in words
+
+
+def test_what_a_claim_quotes_of_the_op_is_not_quoted_again() -> None:
+    first, quoted = raising("vjp", "f: returned 1"), raising("convention", "f: returned 1", outcome=Outcome.FAIL)
+    assert "✗ convention: GV109 as for vjp\n" in render(runs.run(runs.op(first, quoted)), View())
+
+
+def not_finite(claim: str, outcome: Outcome, code: str) -> Result:
+    result = failing(claim, code)
+    assert result.worst is not None
+    lost = msgspec.structs.replace(result.worst.evidence, analytic=math.nan)
+    return msgspec.structs.replace(
+        result, outcome=outcome, worst=msgspec.structs.replace(result.worst, evidence=lost, outcome=outcome)
+    )
+
+
+def test_a_gradient_that_is_not_finite_explains_what_cannot_be_judged_of_it() -> None:
+    first, other = not_finite("vjp", Outcome.FAIL, "GV111"), not_finite("linear", Outcome.INCONCLUSIVE, "GV303")
+    assert "? linear: GV303 as for vjp\n" in render(runs.run(runs.op(first, other)), View())
+    elsewhere = failing("linear", "GV303")
+    unsure = msgspec.structs.replace(elsewhere, outcome=Outcome.INCONCLUSIVE)
+    assert "the block of linear" in render(runs.run(runs.op(first, unsure)), View())
+
+
+def test_of_many_claims_with_one_fault_a_few_are_named() -> None:
+    run = runs.run(runs.op(*(raising(c, "f: out of luck") for c in list(CLAIMS)[:9]), spec="f"))
+    names = list(CLAIMS)
+    assert f"\n  ✗ {', '.join(names[1:6])} and 3 more: GV109 as for forward\n" in render(run, View())
+    assert render(run, View(form="quiet")).startswith("ERROR f forward+8[cpu-float64] GV109 ")
+
+
+def test_below_a_table_what_is_listed_under_a_finding_takes_no_room() -> None:
+    ops = [runs.op(*(raising(c, "f: out of luck") for c in CLAIMS), spec=f"f{i}") for i in range(12)]
+    text = render(runs.run(*ops), View(form="table"))
+    assert text.count("the block of forward") == 10
+    assert "2 more findings are in the JSON (--json)" in text
 
 
 def test_a_wrong_jvp_explains_that_the_modes_disagree() -> None:
