@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from gradverify.cases.layouts import LAZY
 from gradverify.cases.regimes import EXTREME, SCALED
 from gradverify.records.case import Case
 from gradverify.records.spec import Spec
@@ -37,7 +38,9 @@ VALUES: Mapping[str, str] = MappingProxyType(
 )
 """What is special about values of a regime; nothing, where nothing is."""
 
-_LAYOUTS: Mapping[str, str] = MappingProxyType({"contiguous": "", "channels_last": "channels last"})
+_LAYOUTS: Mapping[str, str] = MappingProxyType(
+    {"contiguous": "", "channels_last": "channels last", LAZY: "as a view not resolved"}
+)
 
 
 def told(spec: Spec, case: Case) -> str:

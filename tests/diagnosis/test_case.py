@@ -53,6 +53,7 @@ def test_bounds_are_those_of_the_domain_where_it_has_any():
 
 def test_a_layout_is_said_unless_it_is_the_plain_one():
     assert words(layout="channels_last") == "n=5  x channels last"
+    assert words(layout="lazy") == "n=5  x as a view not resolved"
     assert words(value="repeated", layout="expanded") == "n=5  x expanded"
 
 

@@ -201,6 +201,15 @@ leaks or saves wrongly: `ctx.w`
 smallest case  b=3  n=2   shrunk in 7 runs
 it is the input `w`""",
     ),
+    "complex": (
+        evidence("complex", worst=GRADIENT, facts={"relation": "`x` lazily conjugated", "base": "resolved copies"}),
+        "GV216",
+        """\
+wrong with complex numbers: the gradient of `x` (`x` lazily conjugated)
+smallest case  b=3  n=2   shrunk in 7 runs
+  backward()       grad w[1] = 2
+  resolved copies  grad w[1] = 1 +- 1e-12""",
+    ),
     "convention": (
         evidence(
             "convention",
