@@ -18,11 +18,14 @@ def functional(module: Module, *, wrote: set[str] | None = None) -> Callable[...
     dropped, so that one call is like the other; `wrote` is told the names of such buffers.
     `training`: None, or the module's own, leaves each layer as it is.
     """
+    recurrent = [layer for layer in module.modules() if isinstance(layer, torch.nn.RNNBase)]
 
     def call(*inputs: Any, parameters: Mapping[str, Tensor], training: bool | None = None, **more: Any) -> Any:
         buffers = {name: b.clone() for name, b in module.named_buffers()}
         with _mode(module, training):
             out = torch.func.functional_call(module, {**parameters, **buffers}, inputs, more)
+        for layer in recurrent:
+            layer._init_flat_weights()  # noqa: SLF001 (torch leaves the weights of the call in its list of them)
         if wrote is not None:
             # By value: torch's own batch norm writes without a new version.
             wrote.update(name for name, own in module.named_buffers() if not torch.equal(buffers[name], own))

@@ -64,7 +64,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A weak hold on something of one call: `kind` is input, output, saved or node; `memory` tells storages apart."""
+    """A weak hold on something of one call; `kind`: input, parameter, output, saved, node; `memory`: which storage."""
 
     kind: str
     name: str
@@ -74,13 +74,18 @@ class Trace:
 
 def traces(tape: Tape) -> tuple[Trace, ...]:
     """Weak holds on the inputs, outputs, saved tensors and nodes of a call; what is several of them counts once."""
-    tensors = [("input", f"the input `{n}`", t) for n, t in tape.given.items()]
+    tensors = [(_role(tape, n), f"the input `{n}`", t) for n, t in tape.given.items()]
     tensors += [("output", f"output {i}", t) for i, t in enumerate(tape.outputs)]
     tensors += [("saved", f"saved tensor {i}", t) for i, t in enumerate(tape.saved())]
     tensors += [("saved", f"`{a.path}`", a.tensor) for a in attributes(tape)]
     weak = [(kind, name, StorageWeakRef(t.untyped_storage())) for kind, name, t in tensors]  # type: ignore[no-untyped-call]
     first = {ref.cdata: Trace(kind=k, name=n, alive=_alive(ref), memory=ref.cdata) for k, n, ref in reversed(weak)}
     return (*reversed(first.values()), *map(_of_node, functions(tape)))
+
+
+def _role(tape: Tape, name: str) -> str:
+    """An input; but a parameter belongs to its module, which may keep the last one that it was given."""
+    return "parameter" if tape.spec.arg(name).domain.kind == "parameter" else "input"
 
 
 def _alive(ref: Any) -> Callable[[], bool]:

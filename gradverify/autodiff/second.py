@@ -127,18 +127,65 @@ def without_history(tape: Tape) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def uncut(recorded: Twice, weights: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[Tensor | None, ...]]:
-    """What cuts history inside backward (`detach`, `.data`, `no_grad`), and the derivatives where it does not.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncut:
+    """What cuts history inside a backward, and its derivatives where that has no effect.
 
-    No names where backward does not run without it.
+    Attributes:
+        names: of `detach`, `.data` and `no_grad`, what was used.
+        numbers: of `item`, `tolist` and `float`, what was asked of a tensor with history.
+        derivatives: as of `Twice.vjp`; empty where backward does not run so.
     """
+
+    names: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    derivatives: tuple[Tensor | None, ...] = ()
+
+
+def uncut(recorded: Twice, weights: Mapping[str, Tensor]) -> Uncut:
+    """One backward in which `detach`, `.data` and `no_grad` do not cut history."""
     seen: dict[str, None] = {}
+    numbers: dict[str, None] = {}
     try:
-        with _harmless(seen):
+        with _harmless(seen), _overheard(numbers):
             again = _recorded(recorded.tape, recorded.cotangents)
-        return tuple(seen), again.vjp(weights)
+        return Uncut(names=tuple(seen), numbers=tuple(numbers), derivatives=again.vjp(weights))
     except Exception:  # noqa: BLE001 a backward that needs what it detaches
-        return (), ()
+        return Uncut()
+
+
+def numbers_kept(tape: Tape, other: Tape) -> tuple[str, ...]:
+    """Names of the Python numbers on the op's contexts that differ between calls on other values: they have no history.
+
+    Both calls are of one op at one shape, so that their contexts come in the same order.
+    """
+    contexts = [
+        [n for n in t.nodes() if isinstance(n, torch.autograd.function.BackwardCFunction)] for t in (tape, other)
+    ]
+    return tuple(
+        f"ctx.{name}"
+        for one, two in zip(*contexts, strict=False)
+        for name, value in vars(one).items()
+        if isinstance(value, float) and isinstance(of := vars(two).get(name), float) and value != of
+    )
+
+
+@contextmanager
+def _overheard(numbers: dict[str, None]) -> Iterator[None]:
+    """For as long as one backward takes, it is heard what makes a Python number of a tensor with history."""
+
+    def told(word: str, own: Callable[..., Any]) -> Callable[..., Any]:
+        def call(given: Tensor, *more: Any) -> Any:
+            if given.requires_grad:
+                numbers[word] = None
+            return own(given, *more)
+
+        return call
+
+    with ExitStack() as stack:
+        for word, name in (("item", "item"), ("tolist", "tolist"), ("float", "__float__")):
+            stack.enter_context(patch.object(Tensor, name, told(word, getattr(Tensor, name))))
+        yield
 
 
 @contextmanager

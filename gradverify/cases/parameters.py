@@ -25,7 +25,7 @@ def with_parameters(spec: Spec) -> Spec:
     modules with the same ones. Raises SpecError for a module whose parameters have no shape yet.
     """
     module = spec.op
-    if not isinstance(module, Module) or PARAMETERS in spec.order or not all(map(_can_follow(module), _beside(spec))):
+    if not _is_free(module) or PARAMETERS in spec.order or not all(map(_can_follow(module), _beside(spec))):
         return spec
     free = {path: p for path, p in module.named_parameters() if p.requires_grad}
     lazy = next((path for path, p in module.named_parameters() if isinstance(p, UninitializedParameter)), None)
@@ -41,6 +41,11 @@ def with_parameters(spec: Spec) -> Spec:
         order=(*spec.order, *slots, *modes),
         stochastic=spec.stochastic or any(isinstance(layer, _DropoutNd) and layer.p for layer in module.modules()),
     )
+
+
+def _is_free(module: Any) -> bool:
+    """Whether a module can be called with other parameters: a scripted one cannot."""
+    return isinstance(module, Module) and not isinstance(module, torch.jit.ScriptModule)
 
 
 def _argument(name: str, path: str, parameter: Parameter) -> Arg:

@@ -12,6 +12,7 @@ from torch import Tensor
 from gradverify.autodiff import second
 from gradverify.autodiff.second import Twice
 from gradverify.checks import flat, gradient_map, modes
+from gradverify.checks.elsewhere import with_other_values
 from gradverify.checks.gradient import measured
 from gradverify.checks.gradient_map import problem_of, truth_of
 from gradverify.checks.subject import Gradients, Subject, at
@@ -76,7 +77,7 @@ def _works(subject: Subject, recorded: Twice, first: Gradients) -> Iterator[Evid
     if problem.x.size == 0 or problem.centre.size == 0:
         return
     _same(subject, problem, first, recorded.tape.leaves)
-    found = [_told(e, recorded, problem) for e in measured(subject, problem, truth=truth_of(subject))]
+    found = [_told(subject, e, recorded, problem) for e in measured(subject, problem, truth=truth_of(subject))]
     yield from found
     if not all(map(_agrees, found)):
         if not any(e.confirmed or e.interval is not None for e in found):
@@ -108,7 +109,7 @@ def _same(subject: Subject, problem: Problem, first: Gradients, leaves: Mapping[
         raise NotApplicableError("backward is not the gradient of its contract: see vjp")
 
 
-def _told(e: Evidence, recorded: Twice, problem: Problem) -> Evidence:
+def _told(subject: Subject, e: Evidence, recorded: Twice, problem: Problem) -> Evidence:
     """The evidence in the words of second derivatives: of which gradient by what, and what has no history."""
     facts: dict[str, Any] = dict(e.facts)
     argument = e.worst.argument if e.worst is not None else ""
@@ -116,29 +117,40 @@ def _told(e: Evidence, recorded: Twice, problem: Problem) -> Evidence:
     if e.worst is not None and e.worst.output is not None:
         facts["gradient"] = problem.outputs[e.worst.output].name
         gradient = f"the gradient of `{facts['gradient']}`"
-    history = "" if _agrees(e) else _lost(recorded, argument)
+    history = "" if _agrees(e) else _lost(subject, recorded, argument)
     if history:
         facts["history"] = history
     quantity = f"{gradient} by `{argument}`" if argument else gradient
     return msgspec.structs.replace(e, quantity=quantity, facts=facts)
 
 
-def _lost(recorded: Twice, argument: str) -> str:
+def _lost(subject: Subject, recorded: Twice, argument: str) -> str:
     """Why the derivative by `argument` lacks terms, as far as the graph shows it; empty where it does not."""
     weights = {n: g.detach() for n, g in recorded.grads.items() if g is not None}
     found = recorded.vjp(weights)
     inputs = dict(zip(gradient_map.names(recorded), recorded.inputs, strict=True))
     asked = [argument in ("", *flat.names(n, t)) for n, t in inputs.items()]
     cut = [n for n, g, told in zip(inputs, found, asked, strict=True) if g is None and told]
-    names, whole = second.uncut(recorded, weights)
-    changed = names and any(told and not _equal(a, b) for a, b, told in zip(found, whole, asked, strict=True))
+    without = second.uncut(recorded, weights)
+    names = without.names
+    pairs = zip(found, without.derivatives, asked, strict=False)
+    changed = names and any(told and not _equal(a, b) for a, b, told in pairs)
     by_primal = any(told for n, told in zip(inputs, asked, strict=True) if n in recorded.tape.leaves)
-    kept = second.without_history(recorded.tape) if by_primal else ()
+    kept = (*second.without_history(recorded.tape), *_numbers(subject, recorded)) if by_primal else ()
     by = ", ".join(f"`{n}`" for n in cut)
     words = [f"backward has no history by {by}" if cut else "backward loses terms"] if cut or changed else []
     words = [f"{words[0]}, cut by {', '.join(names)}"] if changed else words
+    words += [f"backward makes numbers of tensors, by {', '.join(without.numbers)}"] if without.numbers else []
     words += [f"forward kept {', '.join(kept)} without history"] if kept else []
     return "; ".join(words)
+
+
+def _numbers(subject: Subject, recorded: Twice) -> tuple[str, ...]:
+    """Python numbers on the contexts that follow the values of the inputs; none where the op raises elsewhere."""
+    try:
+        return second.numbers_kept(recorded.tape, with_other_values(subject).record())
+    except OpError:
+        return ()
 
 
 def _equal(a: Tensor | None, b: Tensor | None) -> bool:

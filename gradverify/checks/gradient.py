@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -94,7 +95,22 @@ def differences(
         raise OpError(f"{name}: no output is floating-point, so there is no gradient.", code="GV903", stage="forward")
     problem = problem_of(subject, function, tape, claimed=claimed)
     for e in measured(subject, problem, truth=truth, mode=mode):
-        yield wirtinger.told(problem, e) if mode is REVERSE else e
+        told = wirtinger.told(problem, e) if mode is REVERSE else e
+        remedy = _unless_meant(tape, e)
+        yield msgspec.structs.replace(told, facts={**told.facts, "remedy": remedy}) if remedy else told
+
+
+def _unless_meant(tape: Tape, e: Evidence) -> str:
+    """What to declare where the output in question carries no gradient although others do: that may be meant."""
+    k = None if e.worst is None else e.worst.output
+    if k is None or any(y.is_complex() for y in tape.outputs):
+        return ""
+    if tape.outputs[k].requires_grad or not any(y.requires_grad for y in tape.outputs):
+        return ""
+    name = tape.name(k)
+    word = name if name.isdigit() else f'"{name}"'
+    how = "mark_non_differentiable, detach or no_grad"
+    return f"output {name} carries no gradient ({how}): if that is meant, declare nondiff=[{word}] in a spec"
 
 
 def measured(subject: Subject, problem: Problem, *, truth: str, mode: Mode = REVERSE) -> Iterator[Evidence]:

@@ -23,8 +23,8 @@ REMEDIES = {
     "GV211": "write every element: new_zeros instead of empty, or a kernel whose mask covers the tail",
     "GV212": "save it with ctx.save_for_backward, as it is: not .data, and not as an attribute",
     "GV501": "compute it right, or refuse: mark backward @once_differentiable",
-    "GV505": "compute it in backward from saved inputs, without detach, .data, numpy or no_grad; or mark backward "
-    "@once_differentiable, which refuses",
+    "GV505": "compute it in backward from saved inputs, without detach, .data, numpy, item or no_grad; or mark "
+    "backward @once_differentiable, which refuses",
     "GV204": "if it is meant, say so in the spec: nondeterministic=True",
 }
 

@@ -98,9 +98,23 @@ def _head(result: Result, style: Style) -> str:
 def _what_held(result: Result) -> str:
     """`any error above 2e-9 would have been seen (central differences, float64)`, and what was not plain sailing."""
     power = resolution(result.resolution) if result.claim == "vjp" else ""
-    said = power or CLAIMS.get(result.claim, "")
+    said = _apart(result) or power or CLAIMS.get(result.claim, "")
     truth = f" ({result.truth}, {result.dtype})" if power and result.truth else ""
-    return "; ".join([*_imprecision(result), said + truth, *_counts(result)])
+    return "; ".join([*_imprecision(result), said + truth, *_saved(result), *_counts(result)])
+
+
+def _apart(result: Result) -> str:
+    """How far equal calls lie apart where their bits differ: that is apart from whether they are right."""
+    if result.claim != "repeat" or not result.code:
+        return ""
+    far = f"{10**-result.digits:.0e}" if math.isfinite(result.digits) else "less than can be told"
+    return f"equal calls lie apart by {far} of an entry at most, which rounding explains"
+
+
+def _saved(result: Result) -> list[str]:
+    """What the op keeps for backward, as a function of its sizes."""
+    saves = result.measured.get("saves")
+    return [f"it saves {saves} for backward" + (" beside its inputs" if "bytes" in str(saves) else "")] if saves else []
 
 
 def _imprecision(result: Result) -> list[str]:

@@ -45,3 +45,10 @@ def test_the_mode_is_that_of_the_call_and_each_layer_has_its_own_again_afterward
     assert not torch.equal(functional(module)(x, parameters=parameters, training=True), own)
     assert torch.equal(functional(module)(x, parameters=parameters, training=False), own)
     assert [m.training for m in module.modules()] == [True, True, True]
+
+
+def test_a_recurrent_layer_lets_go_of_the_weights_of_the_call():
+    layer = nn.LSTM(3, 2)
+    given = {n: p.detach().clone() for n, p in layer.named_parameters()}
+    functional(layer)(torch.randn(2, 1, 3), parameters=given)
+    assert all(mine is own for mine, own in zip(layer._flat_weights, layer.parameters(), strict=True))

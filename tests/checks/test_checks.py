@@ -9,14 +9,15 @@ from gradverify.autodiff.frozen import frozen
 from gradverify.checks import CHECKS
 from gradverify.checks.partial import subsets
 from gradverify.diagnosis.explain import explain
+from gradverify.engine.verify import verify
 from gradverify.errors import OpError, SpecError
 from gradverify.judge import conclude, judge, of_case
 from gradverify.records.case import Case
 from gradverify.records.claims import CLAIMS
 from gradverify.records.evidence import Evidence
-from gradverify.records.policy import Policy
+from gradverify.records.policy import Plan, Policy
 from gradverify.records.run import describe
-from gradverify.records.spec import Arg, Contract, Domain, Spec
+from gradverify.records.spec import Arg, Contract, Dim, Domain, Spec
 from gradverify.records.verdict import Cases, Outcome
 
 
@@ -809,3 +810,31 @@ def test_outputs_of_other_names_than_the_references_differ():
         "y['wave']",
         "y['waves']",
     )
+
+
+class _WithStatistic(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        norm = x.norm(dim=-1)
+        ctx.save_for_backward(x)
+        ctx.mark_non_differentiable(norm)
+        return x.square(), norm
+
+    @staticmethod
+    def backward(ctx, g, _):
+        (x,) = ctx.saved_tensors
+        return 2 * g * x
+
+
+def test_an_output_without_a_gradient_is_told_how_to_be_declared():
+    positive = Domain(lo=0.5, hi=2.0)
+    wrong = Spec(name="op", op=_WithStatistic, args=(Arg(name="x", shape="b n", domain=positive),))
+    sizes = {"dims": {"n": Dim(lo=1), "b": Dim(lo=1)}}
+    (found,) = verify(wrong.with_(**sizes), Plan(claims=("vjp",), examples=3), Policy())
+    assert found.outcome is Outcome.FAIL
+    assert found.finding.remedy == (
+        "output 1 carries no gradient (mark_non_differentiable, detach or no_grad): "
+        "if that is meant, declare nondiff=[1] in a spec"
+    )
+    (found,) = verify(wrong.with_(nondiff=(1,), **sizes), Plan(claims=("vjp",), examples=3), Policy())
+    assert found.outcome is Outcome.PASS

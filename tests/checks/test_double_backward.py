@@ -237,27 +237,46 @@ def test_symmetry_speaks_where_differences_say_nothing(right, wanted):
     assert said(noisy)[0] == wanted
 
 
+DETACHED = (
+    "compute it in backward from saved inputs, without detach, .data, numpy, item or no_grad; or mark backward "
+    "@once_differentiable, which refuses"
+)
 MESSAGES = {
+    "GV505 number": (
+        spec(ops.MomentKeptAsNumber),
+        "silently detached: the gradient of `x` by `x`",
+        "forward kept ctx.mean without history",
+        DETACHED,
+    ),
+    "GV505 item": (
+        spec(ops.MomentByItem),
+        "silently detached: the gradient of `x` by `x`",
+        "backward makes numbers of tensors, by item",
+        DETACHED,
+    ),
+    "GV505 autograd": (
+        spec(ops.MomentByAutograd),
+        "silently detached: the gradient of `x` by `x`",
+        "backward has no history by `x`",
+        DETACHED,
+    ),
     "GV505": (
         spec(ops.RmsNormRootSaved, [Arg(name="x", shape="n"), Arg(name="w", shape="n")]),
         "silently detached: the gradient of `x` by `x`",
         "forward kept saved tensor 2 without history",
-        "compute it in backward from saved inputs, without detach, .data, numpy or no_grad; or mark backward "
-        "@once_differentiable, which refuses",
+        DETACHED,
     ),
     "GV505 ctx": (
         spec(ops.BellOnContext),
         "silently detached: the gradient of `x` by `x`",
         "forward kept ctx.gate without history",
-        "compute it in backward from saved inputs, without detach, .data, numpy or no_grad; or mark backward "
-        "@once_differentiable, which refuses",
+        DETACHED,
     ),
     "GV505 numpy": (
         spec(ops.RunningInNumpy),
         "silently detached: the gradient of `x` by `u0`",
         "backward has no history by `u0`",
-        "compute it in backward from saved inputs, without detach, .data, numpy or no_grad; or mark backward "
-        "@once_differentiable, which refuses",
+        DETACHED,
     ),
     "GV501": (
         spec(ops.RunningByAccident),

@@ -311,6 +311,63 @@ class BellRefused(Bell):
         return Bell.backward(ctx, g)
 
 
+def moment(x):
+    """x mean(x^2): [b n] -> [b n]."""
+    return x * x.square().mean()
+
+
+class Moment(Function):
+    """Keeps numbers, too: a count, and how large the inputs are, which chooses between two ways to the same sum."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        ctx.count = float(x.numel())
+        return moment(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        large = x.detach().abs().max().item() > 1e100
+        inner = (g * (x / ctx.count)).sum() if large else (g * x).sum() / ctx.count
+        return g * x.square().mean() + 2 * x * inner
+
+
+class MomentKeptAsNumber(Moment):
+    """The mean square is a float on ctx: no history leads to it, and nothing shows that there should be one."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.mean = float(x.square().mean())
+        return Moment.forward(ctx, x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * ctx.mean + 2 * x * (g * x).sum() / ctx.count
+
+
+class MomentByItem(Moment):
+    """The mean square becomes a number in backward."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * x.square().mean().item() + 2 * x * (g * x).sum() / ctx.count
+
+
+class MomentByAutograd(Moment):
+    """Backward differentiates a second forward by autograd, without create_graph."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            again = x.detach().requires_grad_()
+            y = moment(again)
+        return torch.autograd.grad(y, again, g)[0]
+
+
 X = [arg("x", "b n", SMALL)]
 SIZES = {"b": NONEMPTY, "n": NONEMPTY}
 WORKS = {"supports": {"double_backward": True}}
@@ -405,6 +462,36 @@ FAULTS = (
         dims=SIZES,
         reference=bell,
         note="reverse over forward: torch's own layer_norm does it",
+    ),
+    fault(
+        "mean_square_kept_as_a_number",
+        code="GV505",
+        wrong=MomentKeptAsNumber,
+        right=Moment,
+        args=X,
+        dims=SIZES,
+        reference=moment,
+        note="a float on ctx that follows the values of the input",
+    ),
+    fault(
+        "mean_square_by_item",
+        code="GV505",
+        wrong=MomentByItem,
+        right=Moment,
+        args=X,
+        dims=SIZES,
+        reference=moment,
+        note="the twin calls item, too, of what has no history",
+    ),
+    fault(
+        "recomputed_without_create_graph",
+        code="GV505",
+        wrong=MomentByAutograd,
+        right=Moment,
+        args=X,
+        dims=SIZES,
+        reference=moment,
+        source="pytorch/pytorch#51978",
     ),
     fault(
         "promised_and_refused",
