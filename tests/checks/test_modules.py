@@ -61,3 +61,23 @@ def test_both_modes_are_judged():
     assert results(spec, "vjp", "repeat")["vjp"].outcome is Outcome.PASS
     assert results(from_data(Watched(), {"x": "b 3"}), "repeat")["repeat"].outcome is Outcome.PASS
     assert seen == {True, False}
+
+
+LEFT_ALONE = {
+    "memory": (nn.LSTM(3, 2, batch_first=True), {"input": "b s 3"}, "keeps the weights of the last call in a list"),
+    "layout": (nn.BatchNorm1d(3, affine=False), {"input": "b 3"}, "nothing is left of equal rows but rounding"),
+}
+
+
+@pytest.mark.parametrize("claim", LEFT_ALONE)
+def test_what_torch_does_in_its_own_way_is_no_fault(claim):
+    module, shapes, _ = LEFT_ALONE[claim]
+    spec = from_data(module, shapes, dims={"b": Dim(lo=2, hi=5)})
+    assert results(spec, claim, examples=20)[claim].outcome is Outcome.PASS
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_scripted_module_cannot_be_given_parameters_and_keeps_its_own():
+    spec = from_data(torch.jit.script(nn.Linear(3, 2)), {"input": "b 3"})
+    assert [a.name for a in spec.args] == ["input"]
+    assert results(spec, "vjp")["vjp"].outcome is Outcome.PASS

@@ -15,6 +15,7 @@ from gradverify.records.finding import Finding
 from gradverify.records.run import Run
 from gradverify.records.verdict import Cases, Outcome, Result
 from gradverify.reports.console import View, render
+from gradverify.reports.lines import result_lines
 from gradverify.reports.style import WIDTH, Style
 from tests.reports import runs
 
@@ -285,3 +286,26 @@ def test_a_report_read_back_renders_the_same() -> None:
 
 def test_an_empty_run_says_that_nothing_was_verified() -> None:
     assert render(Run(), View()).splitlines()[-1].startswith("NOTHING VERIFIED")
+
+
+def lines_of(claim: str, **fields) -> str:
+    result = Result(claim=claim, device="cpu", dtype="float64", outcome=Outcome.PASS, cases=Cases(run=4), **fields)
+    return " ".join(" ".join(result_lines(result, style=Style())).split())
+
+
+def test_what_an_op_saves_for_backward_stands_beside_memory() -> None:
+    assert "; it saves 8 h s^2 bytes for backward beside its inputs" in lines_of(
+        "memory", measured={"saves": "8 h s^2 bytes"}
+    )
+    assert lines_of("memory", measured={"saves": "nothing beside its inputs"}).endswith(
+        "; it saves nothing beside its inputs for backward"
+    )
+
+
+def test_how_far_equal_calls_lie_apart_is_told_apart_from_whether_they_are_right() -> None:
+    said = lines_of("repeat", code="GV204", digits=14.6)
+    assert said.endswith(
+        "GV204 not repeatable: agrees to 14 digits; equal calls lie apart by 3e-15 of an entry at most, "
+        "which rounding explains"
+    )
+    assert lines_of("repeat").endswith("the same call gives the same bits")
