@@ -49,7 +49,9 @@ def _bar(plain: Subject, k: int, got: Tensor, want: Tensor) -> Array:
     """The rounding of an output; with its scatter where that is not enough: what cancels may leave nothing but that."""
     base, terms = flat(want), want.numel()
     narrow = rounding_bar(base, zeros(want), unit=plain.unit, terms=terms)
-    if got.shape != want.shape or bool(np.all(np.abs(flat(got) - base) <= narrow)):
+    with np.errstate(invalid="ignore"):
+        within = got.shape != want.shape or bool(np.all(np.abs(flat(got) - base) <= narrow))
+    if within:
         return narrow
     moved = [plain.values(plain.call, shaken(plain, plain.point.primals, draw=d))[k] for d in range(DRAWS)]
     spread = scatter(base, [flat(m) for m in moved if m.shape == want.shape] or [base])
