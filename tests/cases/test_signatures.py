@@ -172,6 +172,17 @@ def test_jaxtyping_annotations_are_read_by_their_string(dtypes: tuple, role: str
     assert (y.shape, y.domain.kind) == ("k", "positive")
 
 
+@pytest.mark.parametrize(
+    ("dtypes", "expected"), [(("complex64", "complex128"), True), (("float32", "complex64"), False), ((), False)]
+)
+def test_jaxtyping_says_that_a_tensor_is_complex(dtypes: tuple, expected: bool) -> None:  # noqa: FBT001
+    def f(z): ...
+
+    f.__annotations__ = {"z": FakeJaxtyping("*b k", *dtypes)}
+    (z,) = gv.spec(lambda z: z)(f).args
+    assert (z.complex, z.role, z.domain.kind) == (expected, "differentiable", "real")
+
+
 def test_jaxtyping_itself_is_read_where_it_is_installed() -> None:
     jaxtyping = pytest.importorskip("jaxtyping")
     axis = "k"

@@ -153,6 +153,76 @@ def test_a_surrogate_of_complex_numbers():
     assert found.outcome is Outcome.PASS
 
 
+# Other claims, at complex numbers.
+
+
+class BothModes(Times):
+    """Forward mode, and a second derivative."""
+
+    @staticmethod
+    def forward(ctx, z, w):
+        ctx.save_for_forward(z, w)
+        return Times.forward(ctx, z, w)
+
+    @staticmethod
+    def jvp(ctx, vz, vw):
+        z, w = ctx.saved_tensors
+        return vz * w + z * vw
+
+
+class ConjugatesTangent(BothModes):
+    @staticmethod
+    def jvp(ctx, vz, vw):
+        z, w = ctx.saved_tensors
+        return vz * w + z.conj() * vw
+
+
+class CutsHistory(BothModes):
+    @staticmethod
+    def backward(ctx, g):
+        z, w = ctx.saved_tensors
+        return g * w.conj(), g * z.detach().conj()
+
+
+class TwiceUnconjugated(BothModes):
+    """The derivative of g w* by w* in the gradient's own backward lacks a conj."""
+
+    class Gradient(Function):
+        @staticmethod
+        def forward(ctx, w, g):
+            ctx.save_for_backward(w, g)
+            return g * w.conj()
+
+        @staticmethod
+        def backward(ctx, h):
+            w, g = ctx.saved_tensors
+            return h * g.conj(), h * w
+
+    @staticmethod
+    def backward(ctx, g):
+        z, w = ctx.saved_tensors
+        return TwiceUnconjugated.Gradient.apply(w, g), g * z.conj()
+
+
+@pytest.mark.parametrize(
+    ("op", "claim", "code", "said"),
+    [
+        (ConjugatesTangent, "jvp", "GV401", "the tangent of output Im y"),
+        (ConjugatesTangent, "adjoint", "GV402", "forward and reverse mode disagree about `Re w`: jvp() is off"),
+        (CutsHistory, "double_backward", "GV505", "the gradient of `Im w` by `Im z`"),
+        (TwiceUnconjugated, "double_backward", "GV501", "the gradient of `Im z` by `Im w`"),
+    ],
+)
+def test_a_conj_that_is_missing_in_another_derivative_fails_under_its_claim(op, claim, code, said):
+    spec = Spec(name="op", op=op, args=(Z, W), dims={"n": Dim(lo=1)})
+    results = {r.claim: r for r in verify(spec, Plan(claims=("vjp", claim), examples=5), Policy())}
+    assert (results["vjp"].outcome, results[claim].code) == (Outcome.PASS, code)
+    assert describe(results[claim]).splitlines()[0].endswith(said)
+    right = Spec(name="op", op=BothModes, args=(Z, W), dims={"n": Dim(lo=1)})
+    (twin,) = verify(right, Plan(claims=(claim,), examples=5), Policy())
+    assert twin.outcome is Outcome.PASS
+
+
 # Complex numbers as pairs of real ones.
 
 
