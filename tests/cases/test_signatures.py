@@ -175,7 +175,7 @@ def test_jaxtyping_annotations_are_read_by_their_string(dtypes: tuple, role: str
 @pytest.mark.parametrize(
     ("dtypes", "expected"), [(("complex64", "complex128"), True), (("float32", "complex64"), False), ((), False)]
 )
-def test_jaxtyping_says_that_a_tensor_is_complex(dtypes: tuple, expected: bool) -> None:  # noqa: FBT001
+def test_jaxtyping_says_that_a_tensor_is_complex(dtypes: tuple, expected: bool) -> None:
     def f(z): ...
 
     f.__annotations__ = {"z": FakeJaxtyping("*b k", *dtypes)}
