@@ -24,6 +24,8 @@ _BAD = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE)
 # Beyond this many findings below a table nobody reads on; the JSON has them all.
 _FINDINGS_SHOWN = 10
 _INPUTS_SHOWN = 12
+# Stands for a space at which no line is broken; ASCII, so that no alphabet changes it.
+_TIED = "\x1f"
 _WORDS = {"integer": "Int", "mask": "Bool"}
 
 
@@ -152,16 +154,16 @@ def op_lines(op: OpRun, *, style: Style) -> list[str]:
         if len(inputs) + len(origin) <= WIDTH - 4
         else [inputs, origin]
     )
-    rest = [
-        line for text in [*spread, *contract] for line in wrapped(style.plain(text.strip()), first="  ", rest="    ")
-    ]
+    texts = (style.plain(text.strip()) for text in [*spread, *contract])
+    rest = [line.replace(_TIED, " ") for text in texts for line in wrapped(text, first="  ", rest="    ")]
     return [style.paint(head, "bold"), *more, *(rest if op.inputs else [])]
 
 
 def _input(item: Input) -> str:
     domain = f" in {item.domain}" if item.domain.startswith("[") else f" {item.domain}" if item.domain else ""
     frozen = " no gradient" if item.role == "frozen" else ""
-    return f"{item.name} {_WORDS.get(item.role, 'Float')}[{item.shape}]{domain}{frozen}"
+    # An input is not broken in two where the line of inputs is.
+    return f"{item.name} {_WORDS.get(item.role, 'Float')}[{item.shape}]{domain}{frozen}".replace(" ", _TIED)
 
 
 def _short(op: OpRun, results: Sequence[Result], style: Style) -> list[str]:

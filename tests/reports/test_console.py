@@ -12,7 +12,7 @@ from gradverify.records.case import Case
 from gradverify.records.claims import CLAIMS
 from gradverify.records.evidence import Fact
 from gradverify.records.finding import Finding
-from gradverify.records.run import Run
+from gradverify.records.run import Input, Run
 from gradverify.records.verdict import Cases, Outcome, Result
 from gradverify.reports.console import View, render
 from gradverify.reports.lines import result_lines
@@ -217,6 +217,14 @@ def test_a_gradient_that_is_not_finite_explains_what_cannot_be_judged_of_it() ->
     elsewhere = failing("linear", "GV303")
     unsure = msgspec.structs.replace(elsewhere, outcome=Outcome.INCONCLUSIVE)
     assert "the block of linear" in render(runs.run(runs.op(first, unsure)), View())
+
+
+@pytest.mark.parametrize("style", [Style(), Style(unicode=False)])
+def test_an_input_is_not_broken_in_two(style: Style) -> None:
+    inputs = [Input(name=f"weight_{i}", shape="*b", domain="positive", role="frozen") for i in range(4)]
+    lines = render(runs.run(runs.op(inputs=tuple(inputs))), View(style=style)).splitlines()
+    assert sum(line.count("Float[*b] positive no gradient") for line in lines) == 4
+    assert all(len(line) <= WIDTH and line.isprintable() for line in lines)
 
 
 def test_of_many_claims_with_one_fault_a_few_are_named() -> None:
