@@ -124,6 +124,9 @@ def _reverse_over_forward(subject: Subject) -> Pair | None:
 
 def _symmetry(subject: Subject) -> Pair | None:
     recorded = _recorded(subject)
+    if not all(g is None or bool(g.isfinite().all()) for g in recorded.grads.values()):
+        # A gradient that is not finite is VJP's business.
+        return None
     w, v = _weights(subject, recorded), _weights(subject, recorded, draw=1)
     leaves = recorded.tape.leaves
     by_w, by_v = (dict(zip(leaves, recorded.vjp(t)[: len(leaves)], strict=True)) for t in (w, v))

@@ -234,7 +234,8 @@ class _Trial:
         return Verdict(outcome=Outcome.INCONCLUSIVE, code="GV303", evidence=evidence)
 
     def _nothing(self, found: Found) -> Result:
-        why = "where= refused every case" if found.invalid else "time was up before the first case"
+        refused = "where= refused every case" if self.spec.where else "no case held anything to judge"
+        why = refused if found.invalid else "time was up before the first case"
         return Result(
             claim=self.claim,
             device=self.device,

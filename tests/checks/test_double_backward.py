@@ -1,5 +1,7 @@
 """DOUBLE_BACKWARD: what is refused, promised, lost and left out; its messages to the letter."""
 
+import math
+
 import pytest
 import torch
 from torch.autograd import Function
@@ -76,6 +78,22 @@ def test_masks_undefined_cotangents_and_several_outputs_are_no_matter(mask, word
             evidence(spec(Twin, TWO), differentiate=mask, cotangents=words)
     else:
         assert said(spec(Twin, TWO), differentiate=mask, cotangents=words) == ("PASS", "")
+
+
+def test_a_gradient_that_is_not_finite_is_left_to_vjp():
+    class Lost(Function):
+        @staticmethod
+        def forward(ctx, a, b):
+            ctx.save_for_backward(a, b)
+            return a * b
+
+        @staticmethod
+        def backward(ctx, g):
+            a, _ = ctx.saved_tensors
+            return g * math.nan, g * a
+
+    found = result(spec(Lost, TWO))
+    assert found.outcome.value not in ("FAIL", "ERROR")
 
 
 def test_an_integer_argument_is_no_matter():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.autograd import Function
 
+from gradverify.engine import verify as engine
 from gradverify.engine.verify import seed_of, verify
 from gradverify.errors import SpecError
 from gradverify.records.claims import CLAIMS
@@ -201,6 +202,11 @@ def test_where_that_refuses_everything_is_inconclusive_and_says_so():
     assert (said(result), result.reason) == (("INCONCLUSIVE", "GV303"), "where= refused every case")
     assert result.cases.invalid
     assert one(spec(where=lambda n: n > 0)).outcome is Outcome.PASS
+
+
+def test_a_claim_that_finds_nothing_to_judge_says_so(monkeypatch):
+    monkeypatch.setattr(engine, "CHECKS", {"vjp": lambda spec, case: iter(())})
+    assert one(spec()).reason == "no case held anything to judge"
 
 
 def test_where_that_asks_for_an_unknown_name_is_refused():
