@@ -49,6 +49,7 @@ FAMILY = {
     "transforms.threads": "GV511",
     "transforms.pickle": "GV510",
     "transforms.opcheck": "GV504",
+    "transforms.compile": "GV503",
     "special": "GV215",
 }
 ORDERS = ("linear", "layout", "partial", "repeat", "lifetime", *(c for c in FAMILY if c.startswith("transforms.")))
@@ -85,7 +86,7 @@ NOTED = (
     ("transforms.autocast", "undeclared state"),
 )
 """Breaches that leave every gradient right in ordinary use: PASS, with a warning."""
-MEASURED = ("saves", "backward in forwards", "attributes")
+MEASURED = ("saves", "backward in forwards", "attributes", "graph breaks")
 """Facts that say something of the op also where nothing is wrong."""
 CAUSES = {"kink": "GV302", "jump": "GV301"}
 MOOT = ("kink", "jump", "edge", "smooth", "flat")

@@ -30,6 +30,9 @@ CAP = 40
 PLAIN = 3
 """Combinations of keyword values under a transform, which costs much and depends on them little."""
 
+COMPILED = ("transforms.compile", "transforms.opcheck")
+"""Claims for which torch compiles each case: two combinations."""
+
 COMBINATIONS = 8
 """Most combinations of keyword values, unless one keyword alone has more values."""
 
@@ -237,7 +240,7 @@ def _views(plan: Plan) -> Labelled:
 
 def _plain(plan: Plan) -> Labelled:
     """Transforms: small sizes that differ from letter to letter, and a few combinations of keywords."""
-    for place, combination in enumerate(spread(keywords(plan.spec), PLAIN)):
+    for place, combination in enumerate(spread(keywords(plan.spec), PLAIN if plan.claim not in COMPILED else 2)):
         yield f"plain {place}", Pins(kwargs=combination)
 
 

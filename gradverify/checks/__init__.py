@@ -23,7 +23,7 @@ from gradverify.checks import (
     special,
     vjp,
 )
-from gradverify.checks.transforms import autocast, checkpoint, copies, func, hooks, opcheck, threads, vmap
+from gradverify.checks.transforms import autocast, checkpoint, compiled, copies, func, hooks, opcheck, threads, vmap
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
@@ -56,5 +56,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "transforms.threads": threads.check,
         "transforms.pickle": copies.check,
         "transforms.opcheck": opcheck.check,
+        "transforms.compile": compiled.check,
     }
 )

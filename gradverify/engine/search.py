@@ -68,6 +68,7 @@ class _Search:
     judge: Judge
     examples: int
     deadline: float | None
+    shrinks: int = SHRINKS
     found: Found = field(default_factory=Found)
     spent: int = 0
     memory: dict[str, Verdict | None] = field(default_factory=dict)
@@ -105,7 +106,7 @@ class _Search:
         known = case.id in self.memory
         if not known:
             self.found.shrinks += 1
-            if self.found.shrinks > SHRINKS or self._late():
+            if self.found.shrinks > self.shrinks or self._late():
                 return
         verdict = self._judged(case)
         if verdict is not None and _fails(verdict) and verdict.code == self.found.failing.code:
@@ -144,12 +145,13 @@ def search(
     examples: int,
     seed: int,
     deadline: float | None,
+    shrinks: int | None = None,
 ) -> Found:
     """Judge the pinned cases, the swept ones, then drawn ones until `examples` are judged or one fails.
 
     A drawn failure is shrunk, a swept one among the cases that share its pins. Swept cases come on top of `examples`.
     """
-    state = _Search(judge=judge, examples=examples, deadline=deadline)
+    state = _Search(judge=judge, examples=examples, deadline=deadline, shrinks=SHRINKS if shrinks is None else shrinks)
     try:
         _try_pinned(pinned, state)
         for case, pins in swept:

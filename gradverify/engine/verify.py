@@ -27,7 +27,7 @@ from gradverify.records.claims import CLAIMS, selected
 from gradverify.records.codes import TITLES, matches
 from gradverify.records.evidence import Estimate, Evidence
 from gradverify.records.finding import Finding
-from gradverify.records.policy import Plan, Policy
+from gradverify.records.policy import OFF, Plan, Policy
 from gradverify.records.spec import Spec, Times, Tolerance
 from gradverify.records.verdict import Cases, Outcome, Result, Verdict
 
@@ -41,8 +41,11 @@ FEW = {
     "complex": 10,
     "convention": 10,
     "special": 10,
-} | {c: 2 for c in CLAIMS if c.startswith("transforms.")}
+} | {c: 1 if c in ("transforms.compile", "transforms.opcheck") else 2 for c in CLAIMS if c.startswith("transforms.")}
 """Claims whose answer hardly depends on the values: this many cases are as good as more."""
+
+SHRINKS = {"transforms.compile": 6, "transforms.opcheck": 20}
+"""Cases to shrink a failure by, where each costs a compilation."""
 
 WHOLE = 20
 """From so many examples the sweep is run whole; with fewer, that share of it."""
@@ -115,6 +118,7 @@ class _Trial:
             swept=self._swept(seed),
             examples=min(self.plan.examples, FEW.get(self.claim, self.plan.examples)),
             seed=seed,
+            shrinks=SHRINKS.get(self.claim),
             deadline=self.deadline,
         )
         if found.not_applicable:
@@ -131,6 +135,8 @@ class _Trial:
     def _not_applicable(self) -> str:
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             return "no such device here"
+        if self.claim in OFF.get(self.plan.profile, ()) and self.claim not in self.plan.claims:
+            return f"off in profile {self.plan.profile}, unless it is asked for by name"
         if self.claim == "forward" and self.spec.reference is None:
             return "no reference to compare with"
         if self.claim != "forward" and not self.spec.differentiable():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import msgspec
 
 
@@ -34,3 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     max_seconds: float | None = None
     max_failures: int | None = None
     profile: str = "dev"
+
+
+OFF = MappingProxyType({"dev": ("transforms.compile",)})
+"""Profile -> claims that are too slow for it, unless they are asked for by name."""

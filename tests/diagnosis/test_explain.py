@@ -313,6 +313,15 @@ opcheck fails: opcheck's test_schema
 smallest case  b=3  n=2   shrunk in 7 runs
 RuntimeError: Argument x is not defined as mutable but was mutated""",
     ),
+    "transforms.compile": (
+        evidence("transforms.compile", worst=GRADIENT, facts={**EAGER, "relation": "compiled"}),
+        "GV503",
+        """\
+wrong under torch.compile: the gradient of `x` (compiled)
+smallest case  b=3  n=2   shrunk in 7 runs
+  compile      grad w[1] = 2
+  plain eager  grad w[1] = 1 +- 1e-12""",
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tests.faults import (
     autocast,
+    compiled,
     complex_values,
     convention,
     copies,
@@ -69,6 +70,7 @@ FAULTS = tuple(
         threads,
         copies,
         registered,
+        compiled,
     )
     for fault in module.FAULTS
 )
