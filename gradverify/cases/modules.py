@@ -15,6 +15,9 @@ from gradverify.cases.materialise import dtype_named
 from gradverify.errors import UsageError
 from gradverify.records.spec import PARAMETERS, Spec, describe_callable
 
+NONE = "the op is no module"
+"""Why what is said of modules is not said of an op."""
+
 
 def in_dtype(spec: Spec, dtype: str) -> Spec:
     """The spec with its modules (op, reference, formula of the contract) as copies in `dtype`.

@@ -48,7 +48,8 @@ def command(*, target: str, arg: tuple[str, ...], as_json: bool) -> int:
 def claims_of(spec: Spec) -> dict[str, str]:
     """Claim -> why it is not checked for this spec; empty where it is."""
     from gradverify.autodiff import forward_mode  # it imports torch
-    from gradverify.autodiff.transforms import pure
+    from gradverify.autodiff.transforms import pure, registered
+    from gradverify.cases import modules
 
     reasons = dict.fromkeys(CLAIMS, "")
     if spec.reference is None:
@@ -60,6 +61,10 @@ def claims_of(spec: Spec) -> dict[str, str]:
     if forward_mode.lacking(spec.op):
         reasons |= {"jvp": forward_mode.NONE, "adjoint": forward_mode.NONE}
     reasons |= pure.lacking(spec.op)
+    if modules.inner(spec.op) is None:
+        reasons["transforms.pickle"] = modules.NONE
+    if not registered.is_registered(spec.op):
+        reasons["transforms.opcheck"] = registered.NONE
     if not spec.differentiable():
         reasons |= {c: "no argument carries a gradient" for c in CLAIMS if c != "forward"}
     return reasons

@@ -22,6 +22,9 @@ CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", *DETER
 LONGEST = 240
 """Characters of what is said."""
 
+NONE = "the op is not registered with torch.library"
+"""Why opcheck has nothing to say of an op."""
+
 
 def is_registered(op: Any) -> bool:
     """Whether an op is registered with torch.library: a custom_op, or an overload that torch.ops holds."""

@@ -17,7 +17,7 @@ from torch.nn import Module
 from gradverify.autodiff import calling
 from gradverify.autodiff.products import gradients
 from gradverify.autodiff.transforms.pure import TransformError, transforming
-from gradverify.cases.modules import inner, remade
+from gradverify.cases.modules import NONE, inner, remade
 from gradverify.checks.subject import Subject, at
 from gradverify.checks.transforms import beside
 from gradverify.errors import NotApplicableError
@@ -50,7 +50,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     beside.unless_declared(subject, "pickle")
     module = inner(spec.op)
     if module is None:
-        raise NotApplicableError("the op is no module")
+        raise NotApplicableError(NONE)
     if spec.stochastic:
         raise NotApplicableError("the op draws random numbers")
     tape = subject.record()

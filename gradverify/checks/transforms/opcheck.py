@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gradverify.autodiff.transforms.registered import is_registered, opcheck
+from gradverify.autodiff.transforms.registered import NONE, is_registered, opcheck
 from gradverify.checks.subject import at
 from gradverify.checks.transforms import beside
 from gradverify.errors import NotApplicableError
@@ -18,7 +18,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     subject = at(spec, case)
     beside.unless_declared(subject, "opcheck")
     if not is_registered(spec.op):
-        raise NotApplicableError("the op is not registered with torch.library")
+        raise NotApplicableError(NONE)
     beside.unless_writing(subject.record())
     for name, said in opcheck(spec, subject.point).items():
         facts = {"said": said} if said else {}
