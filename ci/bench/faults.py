@@ -1,7 +1,8 @@
 """The fault suite beside gradcheck: which wrong ops each judge fails, and which right twins; then ops that are none.
 
 `python -m ci.bench.faults [--only NAME]`. Gradcheck is handed three ordinary points of each spec, and fails an op that
-it fails at any of them. "All flags" adds batched gradients, gradient dtypes and gradgradcheck with strided cotangents.
+it fails at any of them. "All flags" adds batched gradients, gradient dtypes, forward mode (batched too) where the op
+has one, and gradgradcheck with strided cotangents.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from ci.bench.op import Fn, Tensors, generator
 from ci.bench.rivals import gradcheck
 from ci.bench.tables import bullets, publish, table
+from gradverify.autodiff import calling, forward_mode, products
 from gradverify.cases.materialise import materialise
 from gradverify.cases.strategies import cases
+from gradverify.errors import NotApplicableError, OpError
 from gradverify.records.case import Case, Point
 from gradverify.records.spec import Spec
 
@@ -68,15 +71,13 @@ def points(spec: Spec) -> list[Point]:
 
 def called(spec: Spec, point: Point) -> tuple[Fn, Tensors]:
     """The op as a callable of its differentiable primals, everything else bound."""
-    op: Any = spec.op
-    apply = op.apply if isinstance(op, type) and issubclass(op, torch.autograd.Function) else op
+    call = calling.bare(spec)
     names = [n for n in spec.differentiable() if point.primals[n] is not None]
+    active = products.record(spec, calling.op_of(spec), point).active
 
     def fn(*inputs: torch.Tensor) -> Any:
-        values = {**point.primals, **point.kwargs, **dict(zip(names, inputs, strict=True))}
-        out = apply(*(values[n] for n in spec.order))
-        outputs = (out,) if isinstance(out, torch.Tensor) else tuple(out)
-        return tuple(y for i, y in enumerate(outputs) if y.is_floating_point() and i not in spec.nondiff)
+        outputs = call({**point.primals, **dict(zip(names, inputs, strict=True))}, point.kwargs)
+        return tuple(outputs[i] for i in active)
 
     return fn, tuple(point.primals[n].detach().clone().requires_grad_() for n in names)  # type: ignore[union-attr]
 
@@ -85,14 +86,29 @@ def rivals_fail(spec: Spec) -> dict[str, bool]:
     """Whether gradcheck slow, fast and with all flags fails the op at any of its points."""
     drawn = points(spec)
     assert drawn, f"{spec.name}: no ordinary point was drawn"
-    return {name: any(_fails(name, *called(spec, p)) for p in drawn) for name in RIVALS}
+    return {name: any(_fails(name, spec, p) for p in drawn) for name in RIVALS}
 
 
-def _fails(name: str, fn: Fn, inputs: Tensors) -> bool:
+def _fails(name: str, spec: Spec, point: Point) -> bool:
+    fn, inputs = called(spec, point)
     if name != "all flags":
         return gradcheck(fn, inputs, fast=name == "fast").outcome == "FAIL"
+    dual = _has_forward_mode(spec, point)
     flags = {"check_batched_grad": True, "check_grad_dtypes": True}
+    flags |= {"check_forward_ad": dual, "check_batched_forward_grad": dual}
     return gradcheck(fn, inputs, fast=False, **flags).outcome == "FAIL" or not _twice(fn, inputs)
+
+
+def _has_forward_mode(spec: Spec, point: Point) -> bool:
+    """Whether the op has a jvp to be checked; one that raises anything but a refusal has."""
+    tangents = {n: t for n in spec.differentiable() if (t := point.primals[n]) is not None}
+    try:
+        forward_mode.jvp(spec, calling.op_of(spec), point, tangents)
+    except NotApplicableError:
+        return False
+    except OpError:
+        return True
+    return True
 
 
 def _twice(fn: Fn, inputs: Tensors) -> bool:
