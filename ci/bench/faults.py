@@ -25,6 +25,7 @@ from gradverify.cases.materialise import materialise
 from gradverify.cases.strategies import cases
 from gradverify.errors import NotApplicableError, OpError
 from gradverify.records.case import Case, Point
+from gradverify.records.lead import led
 from gradverify.records.spec import Spec
 
 POINTS = 3
@@ -49,6 +50,7 @@ class Row:
     name: str
     cls: str
     found: dict[str, bool]
+    leads: bool
     alarmed: dict[str, bool]
     claims: str
     missing: str
@@ -136,11 +138,11 @@ def _twice(fn: Fn, inputs: Tensors) -> bool:
 
 
 def ours(spec: Spec, seed: int) -> dict[str, str]:
-    """Claim -> outcome (and code) of our own run, profile dev."""
+    """Claim -> outcome (and code) of our own run, profile dev, in the order of the report: the cause first."""
     from gradverify.engine.verify import verify
     from gradverify.records.policy import Plan, Policy
 
-    results = list(verify(spec, Plan(seed=seed), Policy()))
+    results = led(verify(spec, Plan(seed=seed), Policy()))
     return {r.claim: f"{r.outcome.name} {r.code}".strip() for r in results}
 
 
@@ -150,16 +152,18 @@ def rows(only: str, seed: int) -> Iterator[Row]:
         if only not in fault.name:
             continue
         wrong, right = ours(fault.wrong, seed), ours(fault.right, seed)
-        failed = {c for c, said in wrong.items() if said.startswith("FAIL")}
+        failed = [c for c, said in wrong.items() if said.startswith("FAIL")]
         alarms = {c: said for c, said in right.items() if said.startswith(("FAIL", "ERROR"))}
-        lost = set(fault.must_fail) - failed
+        lost = set(fault.must_fail) - set(failed)
+        leads = failed[:1] == [fault.primary]
         row = Row(
             name=fault.name,
             cls=fault.cls,
             found={"gradverify": not lost, **rivals_fail(fault.wrong)},
+            leads=leads,
             alarmed={"gradverify": bool(alarms), **rivals_fail(fault.right)},
-            claims=", ".join(sorted(failed)),
-            missing=_missing(lost, wrong, alarms),
+            claims=", ".join(failed),
+            missing=_missing(lost, wrong, alarms) or ("" if leads else f"led by {failed[0]}, not by {fault.primary}"),
         )
         yield row
 
@@ -203,7 +207,13 @@ def report(done: list[Row]) -> str:
     for row in done:
         by_class[row.cls].append(row)
     lines = [_line(cls, group) for cls, group in by_class.items()] + [_line("**all**", done)]
-    head = ["class", "faults", "found: ours / slow / fast / all flags", "twins failed: ours / slow / fast / all flags"]
+    head = [
+        "class",
+        "faults",
+        "led by its claim",
+        "found: ours / slow / fast / all flags",
+        "twins failed: ours / slow / fast / all flags",
+    ]
     note = (
         "Gradcheck gets three ordinary points of each spec, and its verdict is for the op as it stands: contracts other"
     )
@@ -212,7 +222,7 @@ def report(done: list[Row]) -> str:
 
 
 def doubts(done: list[Row]) -> str:
-    """Claims that should have failed and did not, and twins that did."""
+    """Claims that should have failed and did not, twins that did, and reports that another claim leads."""
     odd = {r.name: r.missing for r in done if r.missing}
     return f"Ours, not as it should be:\n\n{bullets(odd) or 'None.'}"
 
@@ -221,7 +231,7 @@ def _line(name: str, group: list[Row]) -> list[object]:
     judges = ("gradverify", *RIVALS)
     found = " / ".join(str(sum(r.found[j] for r in group)) for j in judges)
     alarmed = " / ".join(str(sum(r.alarmed[j] for r in group)) for j in judges)
-    return [name, len(group), found, alarmed]
+    return [name, len(group), sum(r.leads for r in group), found, alarmed]
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from gradverify.records.finding import Location
+from gradverify.records.lead import led
 from gradverify.records.verdict import Outcome, Result
 
 SCHEMA = "gradverify/report/1"
@@ -96,7 +97,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         """Raise GradcheckError unless everything that was asked for is verified."""
         from gradverify.errors import GradcheckError
 
-        bad = [r for r in self.results if r.outcome in (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE)]
+        wrong = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE)
+        bad = [r for op in self.ops for r in led(op.checks) if r.outcome in wrong]
         errors = [op.error for op in self.ops if op.error]
         if errors or bad:
             raise GradcheckError("\n".join([*errors, *map(describe, bad)]))

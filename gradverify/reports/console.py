@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from gradverify.records.claims import CLAIMS, family_of
+from gradverify.records.lead import led
 from gradverify.records.run import Environment, Input, Invocation, OpRun, Run
 from gradverify.records.verdict import Outcome, Result
 from gradverify.reports import table
@@ -64,10 +65,10 @@ class Console:
             self._lines(op_lines(op, style=self._view.style))
 
     def result(self, result: Result) -> None:
-        """Show a result of the op that was announced last."""
+        """Show a result of the op that was announced last; what is wrong waits for its end: the cause comes first."""
         view, first = self._view, shown_by(result, self._results)
         self._results.append(result)
-        if view.form != "full":
+        if view.form != "full" or _is_bad(result):
             return
         if view.verbose:
             self._lines(result_lines(result, style=view.style, verbose=True))
@@ -102,6 +103,10 @@ class Console:
         self._release()
         self._lines(repeated_lines(self._repeated, style=self._view.style))
         self._repeated = []
+        if self._view.form == "full":
+            blocks, again = _blocks(self._results, self._view)
+            self._lines([*(line for block in blocks for line in block), *again])
+            self._results = []
         if self._op and self._view.form in ("table", "concise"):
             op = msgspec.structs.replace(self._op, checks=tuple(self._results))
             self._lines(table.rows(op, self._view.claims, style=self._view.style))
@@ -167,7 +172,7 @@ def _input(item: Input) -> str:
 
 
 def _short(op: OpRun, results: Sequence[Result], style: Style) -> list[str]:
-    return short_lines(op, [r for r in results if _is_bad(r)], style=style)
+    return short_lines(op, [r for r in led(results) if _is_bad(r)], style=style)
 
 
 def _is_bad(result: Result) -> bool:
@@ -178,7 +183,7 @@ def _findings(run: Run, view: View) -> list[str]:
     """The blocks of what is wrong, op by op, as many as are read."""
     lines, hidden, room = [], 0, _FINDINGS_SHOWN
     for op in run.ops:
-        blocks, again = _of_op(op, view)
+        blocks, again = _blocks(op.checks, view)
         head = ["", view.style.paint(view.style.plain(op.spec), "bold")] if blocks[:room] else []
         lines += [*head, *(line for block in blocks[:room] for line in block), *(again if head else [])]
         hidden += len(blocks[room:])
@@ -187,9 +192,9 @@ def _findings(run: Run, view: View) -> list[str]:
     return [*lines, *rest, ""] if lines else []
 
 
-def _of_op(op: OpRun, view: View) -> tuple[list[list[str]], list[str]]:
-    """A block for each finding of an op, and what runs into one that is shown."""
-    bad = [r for r in op.checks if _is_bad(r)]
+def _blocks(results: Sequence[Result], view: View) -> tuple[list[list[str]], list[str]]:
+    """A block for each finding of an op, the cause first, and what runs into one that is shown."""
+    bad = [r for r in led(results) if _is_bad(r)]
     known = [(r, None if view.verbose else shown_by(r, bad[:number])) for number, r in enumerate(bad)]
     blocks = [result_lines(r, style=view.style, verbose=view.verbose) for r, first in known if first is None]
     return blocks, repeated_lines([(r, first) for r, first in known if first is not None], style=view.style)

@@ -110,7 +110,6 @@ class PoolOverwrites(Pool):
 FAULTS = (
     fault(
         "duplicates_keep_the_last",
-        primary="special",
         must_fail=("special", "vjp"),
         wrong=EmbeddingLast,
         right=Embedding,
@@ -129,7 +128,6 @@ FAULTS = (
     ),
     fault(
         "padding_wraps",
-        primary="special",
         must_fail=("special", "vjp"),
         wrong=PaddedLookupWraps,
         right=PaddedLookup,

@@ -325,8 +325,8 @@ FAULTS = (
         args=BOTH,
         dims=SOME,
         reference=wave,
-        code="GV212",
-        must_fail=("lifetime", "memory"),
+        primary="memory",
+        must_fail=("memory", "lifetime"),
         note="an input changes between forward and backward",
     ),
     fault(

@@ -135,6 +135,8 @@ FAULTS = (
         "mask_drawn_twice",
         wrong=DropoutTwice,
         right=Dropout,
+        primary="repeat",
+        must_fail=("repeat", "vjp"),
         args=[arg("x", "n", SMALL)],
         dims={"n": NONEMPTY},
         stochastic=True,

@@ -42,6 +42,17 @@ class LogSoftmaxNoTail(LogSoftmax):
         return g - y.exp() * g[..., :whole].sum(-1, keepdim=True)
 
 
+class LogSoftmaxNoTailOf64(LogSoftmax):
+    """The same with the blocks of a real kernel, which rows of ordinary test sizes do not fill."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (y,) = ctx.saved_tensors
+        n = g.shape[-1]
+        whole = n if n <= 64 else n - n % 64
+        return g - y.exp() * g[..., :whole].sum(-1, keepdim=True)
+
+
 def bias(x, b):
     return torch.tanh(x + b)
 
@@ -58,6 +69,28 @@ class Bias(Rule):
         (y,) = ctx.saved_tensors
         gx = g * (1 - y * y)
         return gx, gx.sum(0)
+
+
+class BiasOneBlock(Bias):
+    """One block of 128 rows is summed, however many there are."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (y,) = ctx.saved_tensors
+        gx = g * (1 - y * y)
+        return gx, gx[:128].sum(0)
+
+
+class BiasPadded(Bias):
+    """Pads to whole blocks of 64 rows above one block, and forgets that the padding repeats the last row."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (y,) = ctx.saved_tensors
+        gx = g * (1 - y * y)
+        rows = len(gx)
+        short = -rows % 64 if rows > 64 else 0
+        return gx, torch.cat([gx, gx[-1:].expand(short, -1)]).sum(0)
 
 
 class BiasTree(Bias):
@@ -295,9 +328,37 @@ FAULTS = (
         args=[arg("x", "b n")],
         dims={"n": BLOCKS},
         reference=log_softmax,
-        primary="edges",
+        must_fail=("vjp", "edges"),
         source="flagos-ai/FlagGems#898",
         note="more than one block, and not a multiple of it",
+    ),
+    fault(
+        "tail_of_a_block_of_64",
+        wrong=LogSoftmaxNoTailOf64,
+        right=LogSoftmax,
+        args=[arg("x", "b n")],
+        reference=log_softmax,
+        primary="edges",
+        source="flagos-ai/FlagGems#898",
+        note="more than 64 columns",
+    ),
+    fault(
+        "one_block_of_128_rows",
+        wrong=BiasOneBlock,
+        right=Bias,
+        args=[arg("x", "b n"), arg("b", "n")],
+        reference=bias,
+        primary="edges",
+        note="more than 128 rows",
+    ),
+    fault(
+        "padding_counted",
+        wrong=BiasPadded,
+        right=Bias,
+        args=[arg("x", "b n"), arg("b", "n")],
+        reference=bias,
+        primary="edges",
+        note="more than 64 rows, and not a multiple of it",
     ),
     fault(
         "tree_of_odd_height",
@@ -354,7 +415,7 @@ FAULTS = (
         args=[arg("a", "n d"), arg("x", "n d")],
         dims={"n": Dim(lo=1, hi=13, around=(Recurrence.CHUNK,))},
         reference=recurrence,
-        primary="edges",
+        must_fail=("vjp", "edges"),
         source="state-spaces/mamba#368",
         note="a length that does not fill the last chunk",
     ),
@@ -374,7 +435,7 @@ FAULTS = (
         right=Norm,
         args=[arg("x", "b n")],
         reference=norm,
-        primary="edges",
+        must_fail=("vjp", "edges"),
         source="pytorch/pytorch#82644",
         note="n = 1",
     ),

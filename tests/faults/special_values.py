@@ -403,6 +403,8 @@ FAULTS = (
     ),
     fault(
         "deviation_of_a_constant_row",
+        primary="vjp",
+        must_fail=("vjp", "special"),
         code="GV111",
         wrong=DeviationDivides,
         right=Deviation,
@@ -524,6 +526,8 @@ FAULTS = (
     ),
     fault(
         "slope_at_the_bound",
+        primary="vjp",
+        must_fail=("vjp", "special"),
         wrong=ExcessAtBound,
         right=Excess,
         args=[arg("x", "*b", Domain(lo=-1.0, hi=1.0))],

@@ -170,7 +170,7 @@ class TemperedRunning(Tempered):
 
     @staticmethod
     def backward(ctx, g):
-        _RUNNING["scale"] = 0.9 * _RUNNING["scale"] + 0.11
+        _RUNNING["scale"] = 0.9 * _RUNNING["scale"] + 0.1 * (1 + float(g.abs().mean()))
         return Tempered.backward(ctx, g) / _RUNNING["scale"]
 
 

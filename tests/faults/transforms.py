@@ -168,6 +168,40 @@ class CubedByGradMode(Cubed):
         return x * x * g if torch.is_grad_enabled() else 3 * x * x * g
 
 
+class CubedNoted(Cubed):
+    """Notes a number on the input itself, where the wrapped tensors of torch.func do not have it."""
+
+    @staticmethod
+    def forward(x):
+        x.times = 3.0
+        return cubed(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        Cubed.setup_context(ctx, inputs, output)
+        ctx.times = getattr(inputs[0], "times", 1.0)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return ctx.times * x * x * g
+
+
+class CubedNotedOnOutput(CubedNoted):
+    """Notes it on the output."""
+
+    @staticmethod
+    def forward(x):
+        y = cubed(x)
+        y.times = 3.0
+        return y
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        Cubed.setup_context(ctx, inputs, output)
+        ctx.times = getattr(output, "times", 1.0)
+
+
 class Root(Function):
     """sqrt(x), whose slope is handed to backward as a second output that carries no gradient."""
 
@@ -466,21 +500,30 @@ FAULTS = (
         "other_backward_where_gradients_are_recorded",
         wrong=CubedByGradMode,
         right=Cubed,
+        primary="double_backward",
+        must_fail=("double_backward", "transforms.func"),
         source="pytorch/functorch#207",
     ),
     func(
         "slope_only_in_training",
         wrong=RootInTraining,
         right=Root,
+        primary="lifetime",
+        must_fail=("lifetime", "transforms.func"),
+        code="GV213",
         args=[arg("x", "n", POSITIVE)],
         nondiff=(1,),
         note="a static forward sees no tensor that requires grad",
     ),
+    func("number_noted_on_the_input", wrong=CubedNoted, right=Cubed),
+    func("number_noted_on_the_output", wrong=CubedNotedOnOutput, right=Cubed),
     func("mask_by_way_of_the_class", wrong=RelaxedHandedOver, right=Relaxed, note="setup_context is called twice"),
     checkpoint(
         "gradient_reversed_by_hook",
         wrong=reversal_by_hook,
         right=reversal,
+        primary="partial",
+        must_fail=("partial", "transforms.checkpoint"),
         contract=backward_of(lambda x: -torch.tanh(x)),
     ),
     checkpoint("depth_never_left", wrong=sine_by_depth, right=sine_nested, note="the recomputation stops early"),

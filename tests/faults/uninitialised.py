@@ -9,7 +9,7 @@ import torch
 
 from tests.faults.record import NONEMPTY, Rule, arg, integers, mask, pair
 
-fault = partial(pair, cls="uninitialised", primary="repeat")
+fault = partial(pair, cls="uninitialised", primary="lifetime", must_fail=("lifetime", "repeat"), code="GV211")
 
 _LEFT_BEHIND = itertools.count(1)
 
