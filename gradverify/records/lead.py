@@ -39,8 +39,8 @@ def led(results: Iterable[Result]) -> list[Result]:
 
 def _rank(result: Result, failing: dict[str, Result]) -> tuple[int, float]:
     place = tuple(CLAIMS).index(result.claim) if result.claim in CLAIMS else len(CLAIMS)
-    if result.claim not in failing:
-        return (2, place)
+    if result.outcome is not Outcome.FAIL:
+        return (1 if result.outcome is Outcome.ERROR else 2, place)
     cause = next(
         (k for k, (claim, code) in enumerate(_CAUSES) if result.claim == claim and result.code.endswith(code)), -1
     )
