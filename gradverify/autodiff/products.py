@@ -165,15 +165,24 @@ def nodes_of(tensors: Sequence[Tensor]) -> Iterator[Any]:
 def gradients(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool = False
 ) -> tuple[Tensor | None, ...]:
-    """One pass of torch's engine, counted and timed; the graph is kept. Raises what backward raises."""
+    """One pass of torch's engine, counted and timed; the graph is kept. Raises what backward raises.
+
+    Sparse gradients, as an embedding has them, come as dense ones.
+    """
     Passes.backwards += 1
     began = time.perf_counter()
     try:
-        return torch.autograd.grad(
+        found = torch.autograd.grad(
             outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
         )
+        return tuple(map(dense, found))
     finally:
         Clock.seconds += time.perf_counter() - began
+
+
+def dense(gradient: Tensor | None) -> Tensor | None:
+    """A gradient as a strided tensor."""
+    return gradient if gradient is None or gradient.layout == torch.strided else gradient.to_dense()
 
 
 def _of_backward(spec: Spec, error: BaseException) -> OpError:

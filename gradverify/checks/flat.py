@@ -38,7 +38,8 @@ def _as(values: Array, found: Tensor, like: Tensor) -> Array:
 
 def flat(t: Tensor) -> Array:
     """One tensor, [n] float64; a complex one has 2n, the real parts first."""
-    t = t.detach().resolve_conj().resolve_neg().cpu()
+    t = t.detach() if t.layout == torch.strided else t.detach().to_dense()
+    t = t.resolve_conj().resolve_neg().cpu()
     if t.is_complex():
         return np.concatenate([_real(t.real), _real(t.imag)])
     return _real(t)

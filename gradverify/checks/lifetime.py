@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradverify.autodiff.calling import copies, is_inexact
 from gradverify.autodiff.modes import inferred, overwrite, poisoned
-from gradverify.autodiff.products import Tape
+from gradverify.autodiff.products import Tape, dense
 from gradverify.cases.materialise import generator, normal
 from gradverify.checks.elsewhere import with_other_sizes, with_other_values
 from gradverify.checks.flat import Array, flat, zeros
@@ -189,7 +189,7 @@ def _grads(
     except OpError as error:
         yield subject.count("the second backward", 1, kind="accumulated", phase=phase, said=str(error))
         return
-    got = {n: leaf.grad for n, leaf in tape.leaves.items()}
+    got = {n: dense(leaf.grad) for n, leaf in tape.leaves.items()}
     yield from compare_gradients(
         subject, got, want, bars, tape.leaves, kind="accumulated", phase=phase, beside="the sum of each alone"
     )

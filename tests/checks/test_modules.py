@@ -8,7 +8,7 @@ from gradverify.cases.signatures import from_data
 from gradverify.engine.verify import verify
 from gradverify.records.policy import Plan, Policy
 from gradverify.records.run import describe
-from gradverify.records.spec import Dim
+from gradverify.records.spec import Arg, Dim, Domain
 from gradverify.records.verdict import Outcome
 from tests.faults import modules
 
@@ -81,3 +81,9 @@ def test_a_scripted_module_cannot_be_given_parameters_and_keeps_its_own():
     spec = from_data(torch.jit.script(nn.Linear(3, 2)), {"input": "b 3"})
     assert [a.name for a in spec.args] == ["input"]
     assert results(spec, "vjp")["vjp"].outcome is Outcome.PASS
+
+
+def test_sparse_gradients_are_compared_as_dense_ones():
+    integers = Arg(name="input", shape="b", role="integer", dtype="int64", domain=Domain(kind="integers", lo=0, hi=5))
+    found = results(from_data(nn.Embedding(6, 3, sparse=True), {"input": integers}), "vjp", "partial", "lifetime")
+    assert {r.outcome for r in found.values()} == {Outcome.PASS}

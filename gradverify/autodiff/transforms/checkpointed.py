@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gradverify.autodiff.calling import copies
+from gradverify.autodiff.products import dense
 from gradverify.autodiff.transforms.pure import Gradients, Outputs, function_of, transforming
 from gradverify.records.case import Point
 from gradverify.records.spec import Spec
@@ -28,7 +29,7 @@ class Checkpointed:
         if used:
             with transforming():
                 torch.autograd.backward([y for y, _ in used], [u for _, u in used])
-        return {n: t.grad for n, t in self.leaves.items()}
+        return {n: dense(t.grad) for n, t in self.leaves.items()}
 
 
 def record(spec: Spec, point: Point, *, reentrant: bool) -> Checkpointed:

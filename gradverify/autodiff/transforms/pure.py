@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gradverify.autodiff.calling import bare
+from gradverify.autodiff.products import dense
 from gradverify.errors import OpError
 from gradverify.records.case import Point
 from gradverify.records.spec import Spec
@@ -88,7 +89,7 @@ def pulled(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], us: Sequence[Tensor] | None = None, **how: bool
 ) -> tuple[Tensor | None, ...]:
     """torch.autograd.grad; None where nothing flows."""
-    return torch.autograd.grad(outputs, inputs, us, allow_unused=True, **how)
+    return tuple(map(dense, torch.autograd.grad(outputs, inputs, us, allow_unused=True, **how)))
 
 
 def first_line(error: BaseException) -> str:
