@@ -55,6 +55,17 @@ def test_what_the_compiler_does_not_take_is_skipped_in_its_own_words(monkeypatch
     assert logging.root.manager.disable < logging.WARNING
 
 
+def test_a_compiler_that_fails_of_itself_says_nothing_of_the_op(monkeypatch):
+    def called(*_, **__):
+        scope = {"__name__": "torch._dynamo.somewhere"}
+        exec("def fails():\n    raise AssertionError('not this Function')", scope)
+        scope["fails"]()
+
+    monkeypatch.setattr(compiled, "called", called)
+    with pytest.raises(NotApplicableError, match=r"torch\.compile gives up: AssertionError: not this Function"):
+        evidence(torch.sin)
+
+
 @torch.compiler.disable
 def kept_away(x):
     return torch.sin(x)

@@ -9,7 +9,7 @@ from torch import nn
 
 from gradverify.cases.parameters import with_parameters
 from gradverify.records.spec import Dim
-from tests.faults.record import Fault, Rule, arg, pair
+from tests.faults.record import AutocastRule, Fault, Rule, arg, pair
 
 TWO = Dim(lo=2)
 
@@ -113,7 +113,7 @@ class Batch(nn.Module):
         return self.rule.apply(x, self.weight, self.mean, self.var, self.training)
 
 
-class Tied(Rule):
+class Tied(AutocastRule):
     """x W W^T: [b n], [n m] -> [b n]."""
 
     @staticmethod

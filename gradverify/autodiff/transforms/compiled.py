@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ def backend() -> str:
 def compiling() -> Iterator[None]:
     """A compiler that knows of nothing before and keeps nothing afterwards, and that logs no hints.
 
-    Raises TransformError, `refused` where torch's compiler gives up, with what it said.
+    Raises TransformError, `refused` where torch's compiler gives up or fails of itself, with what it said.
     """
     # It takes seconds to import, and only this claim needs it.
     from torch._dynamo.exc import TorchDynamoException
@@ -76,7 +77,7 @@ def compiling() -> Iterator[None]:
             yield
     except Exception as error:
         cause = error.__cause__ if isinstance(error, OpError) and error.__cause__ is not None else error
-        refused = isinstance(cause, TorchDynamoException)
+        refused = isinstance(cause, TorchDynamoException) or _inside_compiler(cause)
         raise TransformError(_said(cause) if refused else first_line(cause), refused=refused) from error
     finally:
         logging.disable(before)
@@ -109,7 +110,17 @@ def called(spec: Spec, point: Point, *, dynamic: bool) -> Compiled:
     )
 
 
+COMPILER = tuple(f"torch.{part}" for part in ("_dynamo", "_functorch", "_inductor", "_subclasses", "fx"))
+"""Where torch's compiler fails of itself: with an assertion, say, and not with an exception of its own kind."""
+
+
+def _inside_compiler(error: BaseException) -> bool:
+    """Whether what raised it, the innermost Python frame, is the compiler's and not the op's."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).startswith(COMPILER)
+
+
 def _said(error: BaseException) -> str:
     """The first two lines of what the compiler said: the first is often its own name only."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:2])}"
+    return f"{type(error).__name__}: {' '.join(lines[:2])}".removesuffix(" from user code:")
