@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
+
 from gradverify.records.evidence import Evidence
 from gradverify.records.policy import Policy
 from gradverify.records.verdict import Cases, Outcome, Result, Verdict
@@ -174,7 +176,8 @@ def _undecided(e: Evidence) -> str:
 
 def _differs(e: Evidence, gap: float, policy: Policy) -> Verdict:
     if not e.confirmed or not math.isfinite(e.numeric.error):
-        return _cannot(e)
+        slight = _slight(e, gap, policy)
+        return _cannot(e) if slight is None else _agrees(slight)
     if e.neighbourhood == "staircase":
         return _verdict(Outcome.INCONCLUSIVE, _undecided(e), e)
     if e.facts.get("kink"):
@@ -191,6 +194,14 @@ def _differs(e: Evidence, gap: float, policy: Policy) -> Verdict:
     if policy.digits is not None and math.isfinite(relative) and -math.log10(relative) >= policy.digits:
         return _verdict(Outcome.PASS, "GV602", e)
     return _verdict(Outcome.FAIL, family(e), e)
+
+
+def _slight(e: Evidence, gap: float, policy: Policy) -> Evidence | None:
+    """A mismatch that nothing confirms and that, bar and all, would be a loss of digits at most: agreement to it."""
+    far = relative_gap(e, gap + policy.safety * e.numeric.error)
+    if policy.digits is not None or e.facts.get("kind") is not None or not far < imprecise(e):
+        return None
+    return msgspec.structs.replace(e, resolution=e.resolution if e.resolution > far else far)
 
 
 def _beside_itself(e: Evidence) -> bool:

@@ -1,4 +1,8 @@
-"""Right functions raise no alarm: twenty of `torch.nn.functional`; and the same functions do, once spoilt."""
+"""Right functions raise no alarm, in any claim: those of `tests.torch_specs`; and some of them do, once spoilt.
+
+What torch itself gets wrong is marked there (`xfail`), with its numbers. `python -m ci.bench.functions` runs the same
+under the profile ci.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,36 @@ import torch
 
 from gradverify.engine.verify import verify
 from gradverify.records.policy import Plan, Policy
+from gradverify.records.run import describe
 from gradverify.records.verdict import Outcome
-from tests.functional_specs import FUNCTIONAL
+from tests.functional_specs import FUNCTIONAL, KINDS
+from tests.torch_specs import FAMILIES, TORCH_FUNCTIONS
 
-by_name = pytest.mark.parametrize("spec", FUNCTIONAL, ids=lambda s: s.name)
-PLAN = Plan(examples=10)
+PLAN = Plan(examples=2)
+"""A few cases a function, many functions: what they have in common is tried often."""
+
+QUIET = (Outcome.PASS, Outcome.SKIP)
 
 
-@by_name
-def test_a_right_function_passes_every_claim(spec):
-    alarms = [
-        f"{r.claim}: {r.outcome.name} {r.code} {r.reason}"
-        for r in verify(spec, PLAN, Policy())
-        if r.outcome not in (Outcome.PASS, Outcome.SKIP)
-    ]
-    assert not alarms
+def results(spec):
+    """Every claim on a few cases. Of these one that is open is more than the tenth that may be: more are tried then."""
+    for r in verify(spec, PLAN, Policy()):
+        yield from (
+            verify(spec, Plan(examples=20, claims=(r.claim,)), Policy()) if r.outcome is Outcome.INCONCLUSIVE else (r,)
+        )
+
+
+@pytest.mark.parametrize("spec", TORCH_FUNCTIONS, ids=lambda s: s.name)
+def test_a_right_function_raises_no_alarm(spec):
+    alarms = [r for r in results(spec) if r.outcome not in QUIET or (r.code and r.outcome is Outcome.PASS)]
+    assert not [describe(r) for r in alarms]
+
+
+def test_every_family_is_there_and_no_name_twice():
+    names = [s.name for s in TORCH_FUNCTIONS]
+    assert len(set(names)) == len(names) > 300
+    assert set(names) >= KINDS
+    assert min(map(len, FAMILIES.values())) >= 15
 
 
 def one_percent_off(op):
@@ -34,7 +53,7 @@ def one_percent_off(op):
     return spoilt
 
 
-@by_name
+@pytest.mark.parametrize("spec", FUNCTIONAL, ids=lambda s: s.name)
 def test_the_same_function_one_percent_off_fails_vjp(spec):
     wrong = spec.with_(op=one_percent_off(spec.op), order=spec.order)
     (result,) = verify(wrong, Plan(examples=10, claims=("vjp",)), Policy())

@@ -64,10 +64,20 @@ def test_a_claim_is_held_against_three_bars_and_a_millionth(e, wanted):
     ("not confirmed at a kink", evidence(2.0, confirmed=False, neighbourhood="kink"), (OPEN, "GV302", False)),
     ("on a staircase", evidence(2.0, neighbourhood="staircase"), (OPEN, "GV112", False)),
     ("unconfirmed on a staircase", evidence(2.0, confirmed=False, neighbourhood="staircase"), (OPEN, "GV112", False)),
+    ("slight and not confirmed", evidence(1 + 5e-8, confirmed=False), (PASS, "", False)),
+    ("hardly slight", evidence(1 + 0.9e-6, error=2e-8, confirmed=False), (PASS, "", False)),
+    ("perhaps not slight", evidence(1 + 0.9e-6, error=4e-8, confirmed=False), (OPEN, "GV303", False)),
+    ("a slight one of a kind", evidence(1 + 5e-8, confirmed=False, facts={"kind": "shape"}), (OPEN, "GV303", False)),
     ("confirmed while noisy", evidence(2.0, neighbourhood="noisy"), (FAIL, "GV199", False)),
 )
 def test_a_mismatch_counts_only_when_it_is_confirmed_where_a_slope_exists(e, wanted):
     assert said(e) == wanted
+
+
+def test_a_slight_mismatch_that_nothing_confirms_is_what_could_be_seen():
+    e = evidence(1 + 5e-8, error=1e-9, resolution=3e-9, confirmed=False)
+    assert judge(e, Policy()).evidence.resolution == pytest.approx(5.3e-8, rel=1e-6)
+    assert said(e, digits=7.0) == (OPEN, "GV303", False)
 
 
 @twins(

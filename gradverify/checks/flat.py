@@ -46,7 +46,8 @@ def flat(t: Tensor) -> Array:
 
 
 def _real(t: Tensor) -> Array:
-    return np.asarray(t.to(torch.float64).reshape(-1).numpy())
+    # force: what forward mode knows to be zero is a tensor without memory, which numpy refuses otherwise.
+    return np.asarray(t.to(torch.float64).reshape(-1).numpy(force=True))
 
 
 def size(t: Tensor) -> int:

@@ -15,7 +15,7 @@ from gradverify.autodiff.products import Tape
 from gradverify.checks import duality, flat
 from gradverify.checks.flat import Array
 from gradverify.checks.gradient import FORWARD, differences, differentiated, word
-from gradverify.checks.subject import DRAWS, Subject, at, scatter, shaken
+from gradverify.checks.subject import DRAWS, Subject, at, scatter, shaken, wiggled
 from gradverify.errors import NotApplicableError, OpError
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.numerics.problem import axis
@@ -176,7 +176,7 @@ def _bars(subject: Subject, tape: Tape, vs: Mapping[str, Tensor], base: list[Ten
 def _moved(subject: Subject, tape: Tape, vs: Mapping[str, Tensor], draw: int) -> list[Tensor]:
     primals = shaken(subject, subject.point.primals, draw=draw)
     away = replace(subject, point=replace(subject.point, primals=primals))
-    return _values(away, tape, shaken(subject, vs, draw=DRAWS + draw))
+    return _values(away, tape, wiggled(subject, vs, draw=DRAWS + draw))
 
 
 def _position(tape: Tape, place: Mismatch) -> int | None:

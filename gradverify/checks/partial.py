@@ -134,8 +134,11 @@ def _frozen(subject: Subject, everything: tuple[str, ...]) -> Iterator[Evidence]
     frozen = [a.name for a in subject.spec.args if a.role == "frozen" and subject.point.primals[a.name] is not None]
     if not frozen:
         return
-    tape = subject.record(point=replace(subject.point, differentiate=(*everything, *frozen)))
-    grads = tape.vjp(subject.cotangents(tape))
+    try:
+        tape = subject.record(point=replace(subject.point, differentiate=(*everything, *frozen)))
+        grads = tape.vjp(subject.cotangents(tape))
+    except OpError:
+        return  # what refuses aloud, as torch's losses do for a weight, hands out no gradient
     for name in frozen:
         grad = grads[name]
         wrong = 0 if grad is None else int((flat(grad) != 0).sum())

@@ -15,6 +15,7 @@ from gradverify.autodiff.calling import Called
 from gradverify.autodiff.forward_mode import Dual, Tangents
 from gradverify.autodiff.products import Tape
 from gradverify.cases import materialise
+from gradverify.cases.regimes import highest, lowest
 from gradverify.checks.flat import Array, flat, parts, zeros
 from gradverify.errors import OpError
 from gradverify.numerics.comparison import rounding_bar, through_float32, worst_gap
@@ -137,13 +138,30 @@ def at(spec: Spec, case: Case) -> Subject:
 def shaken(
     subject: Subject, primals: Mapping[str, Tensor | None], *, draw: int, by: float | None = None
 ) -> dict[str, Tensor | None]:
-    """The floating and complex primals, each element moved by a random part of a few roundings, or of `by` of its size.
+    """The primals, moved by a few roundings as `wiggled` does, but not out of their domains."""
+    moved = wiggled(subject, primals, draw=draw, by=by)
+    return {n: t if t is None else _inside(subject, n, t, primals[n]) for n, t in moved.items()}
+
+
+def wiggled(
+    subject: Subject, tensors: Mapping[str, Tensor | None], *, draw: int, by: float | None = None
+) -> dict[str, Tensor | None]:
+    """Floating and complex tensors, each element moved by a random part of a few roundings, or of `by` of its size.
 
     Either part of a complex element moves on its own.
     """
     g = materialise.generator(subject.case, "shake", str(draw))
     by = WIGGLE * subject.unit if by is None else by
-    return {n: t if t is None or not calling.is_inexact(t) else _shaken(t, by, g) for n, t in primals.items()}
+    return {n: t if t is None or not calling.is_inexact(t) else _shaken(t, by, g) for n, t in tensors.items()}
+
+
+def _inside(subject: Subject, name: str, moved: Tensor, before: Tensor | None) -> Tensor:
+    """What was inside the bounds stays there: a loss may refuse a probability of 1 + 1e-16."""
+    domain = subject.spec.arg(name).domain
+    low, high = lowest(domain), highest(domain)
+    if before is None or not moved.is_floating_point() or (np.isinf(low) and np.isinf(high)):
+        return moved
+    return torch.where((before >= low) & (before <= high), moved.clamp(low, high), moved)
 
 
 def shaken_cotangents(

@@ -27,7 +27,8 @@ def conclude(trial: Trial, probes: list[Probe], seen: Picture, tests: list[Measu
     """What is reported of a group; its worst test last."""
     worst = max(tests, key=lambda m: (m.bars, m.resolution if np.isfinite(m.resolution) else 0.0))
     if worst.bars > SAFETY:
-        return [trial.pursue(probes, seen, tests)]
+        pursued = trial.pursue(probes, seen, tests)
+        return [pursued] if pursued.interval is None else _outputs_at_kink(trial, probes, pursued)
     if worst.scale == 0 and _moves_far_away(probes[0]):
         return [replace(worst, code="flat", resolution=np.inf)]
     if seen.resolved.all() and fine_enough(tests):
@@ -35,6 +36,16 @@ def conclude(trial: Trial, probes: list[Probe], seen: Picture, tests: list[Measu
     views = [neighbourhood.survey(p.ladder, resolved=seen.resolved) for p in probes]
     kinks = _at_kinks(trial, probes, views)
     return [*kinks, _unless_coarse(_with_cause(worst, views[0]), probes[0])]
+
+
+def _outputs_at_kink(trial: Trial, probes: list[Probe], total: Measurement) -> list[Measurement]:
+    """A weighted sum of outputs at a kink, output by output; where none shows it alone, only that it is one.
+
+    The sum has generalised slopes outside its two one-sided ones: entries that tie may be sorted in any order.
+    """
+    # Central differences at a kink agree with each other, so there an output may seem resolved.
+    views = [neighbourhood.survey(p.ladder, resolved=np.zeros_like(trial.problem.centre, np.bool_)) for p in probes]
+    return _at_kinks(trial, probes, views) or [replace(total, interval=None, value=np.nan, confirmed=False)]
 
 
 def _at_kinks(trial: Trial, probes: list[Probe], views: list[Surroundings]) -> list[Measurement]:

@@ -18,6 +18,8 @@ SAMPLES = 12
 """Points around a kink at which the slope is sampled: generalised gradients are limits of gradients nearby."""
 ROUNDS = 5
 """So often as many points are sampled while the claim lies outside: of n tied elements each wins one time in n."""
+MOST = 25
+"""So often at most, while they come closer to the claim."""
 
 
 def at_kink(trial: Trial, probe: Probe, around: Surroundings, j: int) -> Measurement:
@@ -45,16 +47,26 @@ def _hull(trial: Trial, probe: Probe, j: int, seen: tuple[float, float], claim: 
     """The hull of the slopes at differentiable points nearby, an eighth wider: Clarke's gradient at the kink.
 
     The one-sided slopes at the point itself, `seen`, are not all of it: the median of ties has many gradients and,
-    along any line, hardly a kink.
+    along any line, hardly a kink. Sorting n tied entries has n! of them, which no sample holds: the later points
+    climb, each keeps some of the moves of the one whose slope came closest to the claim.
     """
     low, high = seen
-    for _ in range(ROUNDS):
-        around = (_nearby(trial, probe, -14) for _ in range(SAMPLES))
-        slopes = [_central(trial.problem, x, probe.direction, j, -26) for x in around]
-        finite = [s for s in (low, high, *slopes) if np.isfinite(s)]
-        low, high = min(finite), max(finite)
-        if low - (high - low) / 8 <= claim <= high + (high - low) / 8:
+    # Ties with inputs beside the group count as well.
+    size = np.where(probe.direction == 0, trial.problem.scale(), np.abs(probe.direction))
+    best, nearest, since = _away(trial), np.inf, 0
+    for k in range(MOST * SAMPLES):
+        margin = (high - low) / 8
+        if low - margin <= claim <= high + margin or (k >= ROUNDS * SAMPLES and since > 2 * SAMPLES):
             break
+        kept = k >= SAMPLES and trial.rng.random(best.size) >= 2.0 ** -int(trial.rng.integers(1, 5))
+        away = np.where(kept, best, _away(trial))
+        slope = _central(trial.problem, trial.problem.x + 2.0**-14 * away * size, probe.direction, j, -26)
+        since += 1
+        if np.isfinite(slope):
+            low, high = min(low, slope), max(high, slope)
+            if abs(slope - claim) <= nearest:
+                since = 0 if abs(slope - claim) < nearest else since
+                best, nearest = away, abs(slope - claim)
     return low - (high - low) / 8, high + (high - low) / 8
 
 
@@ -97,10 +109,13 @@ def _linear(probe: Probe, others: list[Probe], j: int, top: int, limit: float) -
 
 
 def _nearby(trial: Trial, probe: Probe, e: int) -> Array:
-    """A random point 2^e of the probe's step away, by 33 distances an input: ties are rarely moved alike."""
-    rng, size = trial.rng, trial.problem.x.size
-    away = rng.integers(32, 65, size=size) / 64 * rng.choice((-1.0, 1.0), size=size)
-    return np.asarray(trial.problem.x + 2.0**e * away * np.abs(probe.direction))
+    """A random point 2^e of the probe's step away."""
+    return np.asarray(trial.problem.x + 2.0**e * _away(trial) * np.abs(probe.direction))
+
+
+def _away(trial: Trial) -> Array:
+    """Random moves of the inputs in [-1, 1], by 1024 sizes and none by zero: ties are rarely moved alike."""
+    return np.asarray((2 * trial.rng.integers(-512, 512, size=trial.problem.x.size) + 1) / 1024)
 
 
 def _central(problem: Problem, x: Array, direction: Array, j: int, e: int) -> float:

@@ -648,6 +648,50 @@ def test_a_frozen_argument_gets_nothing_even_when_it_asks():
 
     assert said(spec(still, args=args), "partial", differentiate=("x",)) == ("PASS", "")
 
+    def refusing(x, w):
+        if w.requires_grad:
+            raise RuntimeError("not differentiable with respect to argument 'w'")
+        return wave(x, w)
+
+    assert said(spec(refusing, args=args), "partial", differentiate=("x",)) == ("PASS", "")
+
+
+def test_an_error_bar_is_measured_inside_the_domain():
+    seen = []
+
+    def loss(x):
+        seen.append(float(x.detach().max()))
+        return (x * x).sum(-1)
+
+    s = Spec(name="wave", op=loss, args=(Arg(name="x", shape="b n", domain=Domain(lo=-1.0, hi=1.0)),))
+    list(
+        CHECKS["transforms.checkpoint"](s, case("transforms.checkpoint", values=(("x", "ones"),), differentiate=("x",)))
+    )
+    assert max(seen) == 1.0
+    assert len(seen) > 3
+
+
+def test_a_derivative_that_is_zero_by_its_type_is_a_number():
+    s = Spec(name="wave", op=torch.abs, args=(Arg(name="x", shape="b n"),))
+    assert said(s, "double_backward", differentiate=("x",))[0] != "FAIL"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ties_may_be_sorted_in_any_order_and_a_slope_beyond_all_nearby_is_wrong(seed):
+    """One-sided slopes are two of the many generalised ones, of a row of ties and of a sum of rows all the more."""
+
+    def steep(x):
+        y = torch.relu(x)
+        return y.detach() + (y - y.detach()) + 3 * (x - x.detach()) * (x == 0)
+
+    outcomes = []
+    for op in (lambda x: torch.sort(x, -1).values, steep):
+        s = Spec(name="wave", op=op, args=(Arg(name="x", shape="b n"),))
+        dims = (("b", 5), ("n", 8))
+        outcomes.append(said(s, "special", dims=dims, values=(("x", "zeros"),), differentiate=("x",), seed=seed)[0])
+    assert outcomes[0] != "FAIL"
+    assert outcomes[1] == "FAIL"
+
 
 def test_an_op_that_refuses_a_layout_says_what_it_said():
     def op(x, w):

@@ -224,7 +224,7 @@ def test_a_wrong_jvp_is_left_to_the_claims_on_forward_mode():
 
 
 def test_torch_loses_terms_of_layer_norm_in_reverse_over_forward():
-    """If this fails, torch is mended: take the marks out of tests/functional_specs.py."""
+    """If this fails, torch is mended: take the marks out of tests/torch_specs/normalisation.py."""
     normed = spec(lambda x: torch.nn.functional.layer_norm(x, x.shape[-1:]))
     (wrong,) = [e for e in evidence(normed) if judge(e, Policy()).outcome.value == "FAIL"]
     assert wrong.facts["relation"].startswith("reverse over forward")

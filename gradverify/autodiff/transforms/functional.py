@@ -154,7 +154,9 @@ def _dual_gradient(spec: Spec, point: Point, us: Used, tangents: Sequence[Tensor
     with transforming(), torch.enable_grad(), forward_ad.dual_level():
         duals = [make_dual(x, v) for x, v in zip(xs, tangents, strict=True)]
         value = _inner(_active(spec, point, us)(*duals), _given(us))
-        grads = [torch.zeros_like(x) if g is None else g for g, x in zip(pulled([value], xs), xs, strict=True)]
+        # Some backwards take what they saved for constants unless a graph is asked for, as torch.func does.
+        found = pulled([value], xs, create_graph=True)
+        grads = [torch.zeros_like(x) if g is None else g for g, x in zip(found, xs, strict=True)]
         parts = [unpack_dual(g).tangent for g in grads]
     return [torch.zeros_like(x) if p is None else p.detach() for p, x in zip(parts, xs, strict=True)]
 
