@@ -205,7 +205,7 @@ def _slight(e: Evidence, gap: float, policy: Policy) -> Evidence | None:
 
 
 def _beside_itself(e: Evidence) -> bool:
-    return e.claim in ORDERS or (e.claim in ("double_backward", "complex") and "truth" not in e.facts)
+    return e.claim in ORDERS or (e.claim in ("jvp", "double_backward", "complex") and "truth" not in e.facts)
 
 
 def relative_gap(e: Evidence, gap: float) -> float:

@@ -74,6 +74,13 @@ def test_a_mismatch_counts_only_when_it_is_confirmed_where_a_slope_exists(e, wan
     assert said(e) == wanted
 
 
+def test_forward_mode_that_rounds_its_terms_otherwise_is_not_imprecise_for_that():
+    linearity = {"relation": "J(2.5 v - w) against 2.5 J v - J w"}
+    assert said(evidence(1 + 5e-7, claim="jvp", facts=linearity)) == (PASS, "", False)
+    assert said(evidence(1 + 5e-6, claim="jvp", facts=linearity)) == (FAIL, "GV401", False)
+    assert said(evidence(1 + 5e-7, claim="jvp")) == (PASS, "GV602", False)
+
+
 def test_a_slight_mismatch_that_nothing_confirms_is_what_could_be_seen():
     e = evidence(1 + 5e-8, error=1e-9, resolution=3e-9, confirmed=False)
     assert judge(e, Policy()).evidence.resolution == pytest.approx(5.3e-8, rel=1e-6)

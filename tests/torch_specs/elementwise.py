@@ -62,6 +62,7 @@ ACTIVATIONS = (
     functional.silu,
     functional.mish,
     functional.softsign,
+    functional.tanhshrink,
     functional.hardswish,
     functional.hardtanh,
     functional.logsigmoid,
@@ -127,10 +128,6 @@ ELEMENTWISE = (
         real("input", ANY),
         xfail={"GV214": "torch leaves a ZeroTensor in .grad"}
         | dict.fromkeys(("vjp", "edges", "jvp"), "it stands still"),
-    ),
-    # torch 2.13.0: tanh(x)^2 is computed as 1 - (1 - tanh(x)^2): 1.000000083e-10 at 1e-5.
-    spec(
-        "tanhshrink", functional.tanhshrink, real("input", ANY), xfail={"GV602": "torch subtracts what is nearly equal"}
     ),
     # torch 2.13.0: the slope 1/6 is rounded to float32: 0.1666666716.
     spec("hardsigmoid", functional.hardsigmoid, real("input", ANY), xfail={"GV602": "torch keeps 1/6 in float32"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from gradverify.records.spec import Dim
 from tests.torch_specs.words import index, mask, real, spec
 
 
@@ -250,7 +251,7 @@ INDEXING = (
     spec("dstack", dstack, real("x", "m d"), real("y", "m d")),
     spec("block_diag", block_diag, real("x", "m n"), real("y", "p q")),
     spec("cartesian_prod", cartesian_prod, real("x", "m"), real("y", "n")),
-    spec("combinations", torch.combinations, real("input", "n"), kwargs={"r": (2, 3)}),
+    spec("combinations", torch.combinations, real("input", "n"), kwargs={"r": (2, 3)}, dims={"n": Dim(hi=33)}),
     spec("meshgrid", meshgrid, real("x", "m"), real("y", "n")),
     spec("split", split, real("x", "n d"), n=1),
     spec("chunk", chunk, real("x", "b n"), n=1),
@@ -274,7 +275,7 @@ INDEXING = (
     spec(
         "diagonal", torch.diagonal, real("input", "b m n"), kwargs={"offset": (0, 1, -1), "dim1": (-2,), "dim2": (-1,)}
     ),
-    spec("diag_embed", torch.diag_embed, real("input", "*b n"), kwargs={"offset": (0, 1)}),
+    spec("diag_embed", torch.diag_embed, real("input", "*b n"), kwargs={"offset": (0, 1)}, dims={"n": Dim(hi=65)}),
     spec("diagonal_scatter", diagonal_scatter, real("x", "n n"), real("source", "n")),
     # torch 2.13.0: under vmap over both, the gradient of source at m = 1 is twice the cotangent: -1.0142 for -0.5071.
     spec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from tests.torch_specs.words import off, real, spd, spec
+from tests.torch_specs.words import SQUARE, off, real, spd, spec
 
 
 def symmetric(a):
@@ -129,7 +129,7 @@ LINALG = (
         "matrix_norm", torch.linalg.matrix_norm, real("A", "b m n"), kwargs={"ord": ("fro", 1, float("inf"))}, m=1, n=1
     ),
     spec("nuclear_norm", torch.linalg.matrix_norm, real("A", "m n"), kwargs={"ord": ("nuc", 2)}, m=1, n=1),
-    spec("vander", torch.linalg.vander, real("x", "n"), n=2),
+    spec("vander", torch.linalg.vander, real("x", "n"), dims={"n": SQUARE}),
     spec("cdist", torch.cdist, real("x1", "m d"), real("x2", "n d"), kwargs={"p": (2.0, 1.0, 3.0)}),
     spec("det", torch.linalg.det, real("A", "b n n"), xfail=OVER_FORWARD),
     spec("slogdet", torch.linalg.slogdet, spd("A", "b n n"), xfail=OVER_FORWARD),
@@ -178,5 +178,5 @@ LINALG = (
         kwargs={"p": (2.0, 3.0)},
         d=1,
     ),
-    spec("pdist", functional.pdist, real("input", "b d"), kwargs={"p": (2.0, 1.0, 3.0)}, d=1, b=2),
+    spec("pdist", functional.pdist, real("input", "b d"), kwargs={"p": (2.0, 1.0, 3.0)}, d=1, dims={"b": SQUARE}),
 )

@@ -45,7 +45,15 @@ NORMALISATION = (
     spec("softmax", functional.softmax, real("input", "b n"), kwargs={"dim": (0, 1)}),
     spec("log_softmax", functional.log_softmax, real("input", "*b n"), kwargs={"dim": (-1,)}),
     spec("softmin", functional.softmin, real("input", "*b n"), kwargs={"dim": (-1,)}),
-    spec("normalize", functional.normalize, real("input", "*b n"), kwargs={"p": (2.0, 1.0, 3.0), "dim": (-1,)}, n=1),
+    # At n = 1 it is a sign: backward returns roundings of zero there, and differences of these settle at no step.
+    spec(
+        "normalize",
+        functional.normalize,
+        real("input", "*b n"),
+        kwargs={"p": (2.0, 1.0, 3.0), "dim": (-1,)},
+        xfail={"GV303": "a rounding of zero has no second derivative to measure"},
+        n=1,
+    ),
     # torch 2.13.0: the jvp of both norms takes mean and 1/std for constants, so reverse over forward loses their terms:
     # 4.64 where differences, reverse over reverse and forward over reverse say 0.75. group_norm is right.
     # torch 2.13.0: hessian's block of weight and x is off (-0.53 for -0.21 at n = 4); jvp or jacrev of its gradient is

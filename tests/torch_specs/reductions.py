@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tests.torch_specs.words import distinct, positive, real, spec
+from tests.torch_specs.words import SQUARE, distinct, positive, real, spec
 
 ROWS = "b n"
 EITHER = {"dim": (1, 0)}
@@ -108,7 +108,7 @@ REDUCTIONS = (
     spec("diff", torch.diff, real("input", ROWS), kwargs={"n": (1, 2)}, n=3),
     spec("trapezoid", trapezoid, real("y", ROWS), real("x", "n")),
     spec("cumulative_trapezoid", cumulative_trapezoid, real("y", ROWS), real("x", "n")),
-    spec("cov", torch.cov, real("input", ROWS), kwargs={"correction": (1, 0)}, n=2, b=1),
-    spec("corrcoef", torch.corrcoef, real("input", ROWS), n=3, b=1),
+    spec("cov", torch.cov, real("input", ROWS), kwargs={"correction": (1, 0)}, n=2, dims={"b": SQUARE}),
+    spec("corrcoef", torch.corrcoef, real("input", ROWS), n=3, dims={"b": SQUARE}),
     spec("geometric_mean", lambda x: torch.exp(torch.mean(torch.log(x), -1)), positive("x", ROWS), n=1),
 )

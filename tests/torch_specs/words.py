@@ -10,6 +10,10 @@ from gradverify.records.spec import Arg, Dim, Domain, Spec
 REAL = Domain()
 
 
+SQUARE = Dim(lo=2, hi=65)
+"""Of a letter that the output grows with faster than the inputs do."""
+
+
 def spec(name: str, op: Any, *args: Arg, **fields: Any) -> Spec:
     """A spec. A field of one letter is the least size of that letter; a letter without one starts at 0."""
     least = {k: Dim(lo=fields.pop(k)) for k in list(fields) if len(k) == 1}
