@@ -1,6 +1,8 @@
-"""Where the time goes: wall time of profile dev, and its shares inside the op, in generation and in judging.
+"""Where the time goes: wall time of all claims, and its shares inside the op, in generation and in judging.
 
-`python -m ci.bench.shares`. Each op runs in a fresh interpreter; the clock starts after torch is imported.
+`python -m ci.bench.shares`. Each row runs in a fresh interpreter, three times, of which the fastest counts; the clock
+starts after torch is imported. The ops define everything that a Function can, so that every claim applies but those of
+modules, registered operators and complex numbers. `transforms.compile` has a line of its own.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from torch import Tensor
 from ci.bench.tables import ROOT, publish, table
 
 MILLISECOND = 1e-3
+RUNS = 3
 
 
 class Silu(torch.autograd.Function):
     """x sigmoid(x): a small op of a few microseconds."""
 
+    generate_vmap_rule = True
     pause = 0.0
 
     @classmethod
@@ -31,39 +35,64 @@ class Silu(torch.autograd.Function):
             pass
 
     @classmethod
-    def forward(cls, ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(cls, x: Tensor) -> Tensor:  # type: ignore[override]
         """The value."""
         cls._spin()
-        ctx.save_for_backward(x)
         return x * torch.sigmoid(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Save the input, for both modes."""
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @classmethod
     def backward(cls, ctx: Any, cotangent: Tensor) -> Tensor:  # type: ignore[override]
         """The derivative."""
         cls._spin()
-        (x,) = ctx.saved_tensors
-        s = torch.sigmoid(x)
-        return cotangent * s * (1 + x * (1 - s))
+        return cotangent * _slope(*ctx.saved_tensors)
+
+    @classmethod
+    def jvp(cls, ctx: Any, tangent: Tensor) -> Tensor:  # type: ignore[override]
+        """The derivative, forwards."""
+        cls._spin()
+        return tangent * _slope(*ctx.saved_tensors)
+
+
+def _slope(x: Tensor) -> Tensor:
+    s = torch.sigmoid(x)
+    return s * (1 + x * (1 - s))
 
 
 class SlowSilu(Silu):
-    """The same, busy for one millisecond in forward and in backward."""
+    """The same, busy for one millisecond in forward, backward and jvp."""
 
     pause = MILLISECOND
 
 
 OPS = {"small op": Silu, "op of 1 ms": SlowSilu}
+ROWS = (
+    ("small op", "dev", ""),
+    ("small op", "ci", ""),
+    ("op of 1 ms", "dev", ""),
+    ("op of 1 ms", "ci", ""),
+    ("small op", "ci", "transforms.compile"),
+)
+"""Op, profile, and one claim alone; empty: all but `transforms.compile`."""
 
 
-def measure(name: str) -> dict[str, float]:
+def measure(name: str, profile: str, claim: str) -> dict[str, float]:
     """Wall seconds of one verification in this process, and the seconds by phase that its results name."""
     start = time.perf_counter()
+    from gradverify.config import BUILT_IN
     from gradverify.engine.verify import verify
     from gradverify.records.policy import Plan, Policy
     from gradverify.records.spec import Arg, Spec
 
     spec = Spec(name="silu", op=OPS[name], args=(Arg(name="x", shape="*b n"),))
-    results = list(verify(spec, Plan(), Policy()))
+    claims, skip = ((claim,), ()) if claim else ((), ("transforms.compile",))
+    plan = Plan(claims=claims, skip=skip, examples=BUILT_IN[profile].examples or 0, profile=profile)
+    results = list(verify(spec, plan, Policy()))
     wall = time.perf_counter() - start
     phases: dict[str, float] = {}
     for result in results:
@@ -74,23 +103,23 @@ def measure(name: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure each op in a fresh interpreter, or (with its name as argument) in this one."""
+    """Measure each row in a fresh interpreter, or (with op, profile and claim as arguments) one in this one."""
     if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1])))
+        print(json.dumps(measure(*sys.argv[1:])))
         return
     rows: list[list[object]] = []
     data = {}
-    for name in OPS:
-        command = [sys.executable, "-m", "ci.bench.shares", name]
-        done = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(3)]
+    for name, profile, claim in ROWS:
+        command = [sys.executable, "-m", "ci.bench.shares", name, profile, claim]
+        done = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(RUNS)]
         best = min((json.loads(d.stdout) for d in done), key=lambda m: m["wall"])
-        data[name] = best
+        data[f"{name}, {profile} {claim}".strip()] = best
         phases = [f"{100 * best.get(p, 0.0) / best['wall']:.0f} %" for p in ("op", "generation", "judging")]
         outcomes = ", ".join(
             f"{v:.0f} {k.removeprefix('outcome ')}" for k, v in best.items() if k.startswith("outcome")
         )
-        rows.append([name, f"{best['wall']:.2f} s", *phases, outcomes])
-    head = ["op, profile dev", "wall, torch imported", "in the op", "generation", "judging", "claims"]
+        rows.append([name, profile, claim or "all others", f"{best['wall']:.2f} s", *phases, outcomes])
+    head = ["op", "profile", "claims", "wall, torch imported", "in the op", "generation", "judging", "outcomes"]
     publish("time", table(head, rows), {"ops": data})
 
 
