@@ -1,0 +1,118 @@
+"""Right ops under all claims of the profile ci: the catalogue, functions of torch, the twins of the faults.
+
+`python -m ci.bench.functions [--skip CLAIM ...] [--only NAME] [--examples N]`. Every result that is no plain PASS or
+SKIP is an alarm and named; so is what torch itself gets wrong, which the specs mark (`xfail`). What is skipped is said;
+with the other options nothing is published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from ci.bench.tables import ROOT, bullets, publish, table
+from gradverify.discovery.loading import from_file
+from gradverify.engine.verify import verify
+from gradverify.records.claims import CLAIMS
+from gradverify.records.policy import Plan, Policy
+from gradverify.records.spec import Spec
+from gradverify.records.verdict import Outcome, Result
+from tests.faults.table import FAULTS, IMPRECISE
+from tests.torch_specs import TORCH_FUNCTIONS
+
+CI = 100
+COLUMNS = ("PASS", "SKIP", "marked", "alarm", "INCONCLUSIVE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One claim of one right op. `said`: PASS, SKIP, marked (a defect that the spec names), alarm or INCONCLUSIVE."""
+
+    source: str
+    name: str
+    claim: str
+    said: str
+    code: str
+    why: str
+
+
+def specs() -> Iterator[tuple[str, Spec]]:
+    """Every right op, with where it comes from."""
+    for file in sorted((ROOT / "specs").glob("*.py")):
+        yield from (("catalogue", s) for s in from_file(file, name=None))
+    yield from (("functions", s) for s in TORCH_FUNCTIONS)
+    yield from (("twins", f.right) for f in (*FAULTS, *IMPRECISE))
+
+
+def said(result: Result) -> str:
+    """The column that a result stands in; a PASS with a warning is an alarm."""
+    if result.outcome is Outcome.SKIP:
+        return "marked" if result.xfailed else "SKIP"
+    if result.outcome is Outcome.INCONCLUSIVE:
+        return "INCONCLUSIVE"
+    return "PASS" if result.outcome is Outcome.PASS and not result.code else "alarm"
+
+
+def rows_of(source: str, spec: Spec, plan: Plan) -> Iterator[Row]:
+    """All claims of one op."""
+    for r in verify(spec, plan, Policy()):
+        code = r.xfailed or r.code
+        yield Row(source=source, name=spec.name, claim=r.claim, said=said(r), code=code, why=r.reason)
+
+
+def summary(rows: list[Row]) -> str:
+    """How many ops of each source, and their results by column; then claim by claim."""
+    lines = []
+    for source in dict.fromkeys(r.source for r in rows):
+        own = [r for r in rows if r.source == source]
+        lines.append([source, len({r.name for r in own}), *_counts(own)])
+    lines.append(["**all**", len({(r.source, r.name) for r in rows}), *_counts(rows)])
+    return table(["right ops", "number", *COLUMNS], lines)
+
+
+def by_claim(rows: list[Row]) -> str:
+    """The same, claim by claim."""
+    return table(["claim", *COLUMNS], [[c, *_counts([r for r in rows if r.claim == c])] for c in CLAIMS])
+
+
+def _counts(rows: list[Row]) -> list[int]:
+    found = Counter(r.said for r in rows)
+    return [found[c] for c in COLUMNS]
+
+
+def named(rows: list[Row], *columns: str) -> str:
+    """What stands in these columns, one line each."""
+    shown = {f"{r.name}, {r.claim}": f"{r.said} {r.code} {r.why}".strip() for r in rows if r.said in columns}
+    return bullets(shown) if shown else "None."
+
+
+def main() -> None:
+    """Run it, print what is not plain as it comes, and publish."""
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("--only", default="", help="ops whose name contains this; nothing is published")
+    parse.add_argument("--examples", type=int, default=CI, help="cases a claim; nothing is published")
+    parse.add_argument("--skip", nargs="*", default=[], help="claims that are left out, such as transforms.compile")
+    options = parse.parse_args()
+    warnings.simplefilter("ignore")
+    plan = Plan(examples=options.examples, profile="ci", skip=tuple(options.skip))
+    rows: list[Row] = []
+    for source, spec in specs():
+        if options.only in spec.name:
+            own = list(rows_of(source, spec, plan))
+            rows += own
+            print(f"{source:10} {spec.name:30} {named(own, 'alarm', 'INCONCLUSIVE', 'marked')}", flush=True)
+    without = f" without {', '.join(options.skip)}" if options.skip else ""
+    head = f"All claims{without}, {options.examples} cases each. Marked: what torch itself gets wrong."
+    body = f"{head}\n\n{summary(rows)}\n\nAlarms:\n\n{named(rows, 'alarm')}"
+    more = f"{by_claim(rows)}\n\nOpen:\n\n{named(rows, 'INCONCLUSIVE')}\n\nMarked:\n\n{named(rows, 'marked')}"
+    if options.only or options.examples != CI:
+        print(f"\n{body}\n\n{more}")
+    else:
+        publish("functions", body, {"rows": [asdict(r) for r in rows]}, more=more)
+
+
+if __name__ == "__main__":
+    main()
