@@ -12,6 +12,12 @@ Array = npt.NDArray[np.float64]
 ROUNDINGS = 8.0
 """Two evaluations in different order are taken to differ by this many unit roundoffs of the terms that they add."""
 
+STRETCH = 2**14
+"""Products are formed in stretches that stay in the cache."""
+
+SMALLEST = 1e-280
+"""Below it, and above its inverse, a sum of squares may have lost terms."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
@@ -32,15 +38,26 @@ class Gap:
 def inner(a: Array, b: Array) -> float:
     """<a, b> in float64, zero where either is zero even if the other is not finite."""
     with np.errstate(all="ignore"):
-        return float(np.where((a == 0) | (b == 0), 0.0, a * b).sum())
+        total = _dot(a, b)
+        return total if np.isfinite(total) else float(np.where((a == 0) | (b == 0), 0.0, a * b).sum())
 
 
 def norm(a: Array) -> float:
     """Euclidean norm that neither overflows nor underflows."""
+    with np.errstate(all="ignore"):
+        squares = _dot(a, a)
+    if SMALLEST < squares < 1 / SMALLEST:
+        return float(np.sqrt(squares))
     top = float(np.max(np.abs(a))) if a.size else 0.0
     if top == 0 or not np.isfinite(top):
         return top
     return top * float(np.sqrt(np.sum((a / top) ** 2)))
+
+
+def _dot(a: Array, b: Array) -> float:
+    """The sum of the products, each stretch added in pairs: rounding errors do not add up along the array."""
+    stretches = (slice(k, k + STRETCH) for k in range(0, a.size, STRETCH))
+    return float(np.sum([np.sum(a[s] * b[s]) for s in stretches]))
 
 
 def rounding_bar(a: Array, spread: Array, *, unit: float, terms: int) -> Array:

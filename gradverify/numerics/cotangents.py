@@ -27,16 +27,17 @@ def held(trial: Trial, probes: list[Probe], seen: Picture) -> list[Measurement] 
             v, claim, lost = _claim(trial, probes[0], seen)
         if lost.any():
             return lost
-        out += [_test(probe, k, seen, v, claim) for k, probe in enumerate(probes)]
+        out += [_test(trial, probe, k, seen, v, claim) for k, probe in enumerate(probes)]
     return out
 
 
 def fine_enough(tests: list[Measurement]) -> bool:
     """Whether every test has the resolution that is wanted, or nothing moves and nothing is claimed (NaN)."""
-    return all(np.isnan(m.resolution) or m.resolution <= _wanted(m) for m in tests)
+    return all(np.isnan(m.resolution) or m.resolution <= wanted(m) for m in tests)
 
 
-def _wanted(m: Measurement) -> float:
+def wanted(m: Measurement) -> float:
+    """The resolution that a test should have in the forward's own noise."""
     return float(max(TARGET, NOISY_TARGET * float(m.facts.get("unit", 0.0)) ** (2 / 3)))
 
 
@@ -46,7 +47,7 @@ def _claim(trial: Trial, probe: Probe, seen: Picture) -> tuple[Array, Array, Boo
     return v, claim, ~np.isfinite(claim) & (probe.direction != 0)
 
 
-def _test(probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measurement:
+def _test(trial: Trial, probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measurement:
     weighed = np.abs(v) * np.where(v == 0, 0.0, seen.bar[k])
     terms = probe.terms(claim)
     bar = min(float(weighed.sum()), 4 * norm(weighed)) + 8 * probe.problem.unit * norm(terms)
@@ -61,6 +62,7 @@ def _test(probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measur
         resolved=seen.share,
         code="smooth",
         steps=tuple(2.0 ** float(t) for t in np.unique(seen.tops[k])[:8]),
+        powers=tuple(_power(norm(terms[mask]), bar) for mask in trial.apart) if len(trial.apart) > 1 else (),
         facts={
             **_powers(probe, terms, bar, scale, floor),
             "unit": measured_unit(probe),
@@ -79,4 +81,9 @@ def _resolution(probe: Probe, terms: Array, bar: float, scale: float) -> float:
 def _powers(probe: Probe, terms: Array, bar: float, scale: float, floor: float) -> dict[str, str | int | float | bool]:
     """Per tensor the relative error that this test would have exposed in its gradient."""
     sizes = {p.name: max(norm(terms[p.start : p.stop]), floor) for p in probe.problem.parts}
-    return {f"resolution {k}": SAFETY * bar / s if s > 0 else np.inf for k, s in sizes.items() if scale > 0}
+    return {f"resolution {k}": _power(s, bar) for k, s in sizes.items() if scale > 0}
+
+
+def _power(size: float, bar: float) -> float:
+    """The smallest error that would have been seen, relative to a gradient of this size."""
+    return SAFETY * bar / size if size > 0 else np.inf

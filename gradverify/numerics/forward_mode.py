@@ -53,6 +53,10 @@ class Forward(Trial):
             self.claims[id(direction)] = (direction, self.problem.jvp(direction))
         return self.claims[id(direction)][1]
 
+    def first(self) -> list[Bools]:
+        """One group after the other: a slope does not tell what each input adds to it."""
+        return list(self.apart)
+
     def held(self, probes: list[Probe], seen: Picture) -> list[Measurement] | Bools:
         """Every output's claim beside every direction's slope."""
         for probe in probes:

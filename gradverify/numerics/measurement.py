@@ -14,7 +14,10 @@ SAFETY = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A claim beside its numerical value; the fields of records.evidence.Evidence that numerics knows."""
+    """A claim beside its numerical value; the fields of records.evidence.Evidence that numerics knows.
+
+    `powers`: for each group of inputs of like size, the relative error that would have been seen in its gradient.
+    """
 
     analytic: float
     value: float
@@ -27,6 +30,7 @@ class Measurement:
     interval: tuple[float, float] | None = None
     confirmed: bool = False
     place: Place | None = None
+    powers: tuple[float, ...] = ()
     facts: dict[str, str | int | float | bool] = field(default_factory=dict)
 
     @property

@@ -12,6 +12,9 @@ POINTS = 7
 ORDERS = (3, 4, 5, 6)
 SPACINGS = (-31, -20, -10)
 
+POOL = 4
+"""From so many outputs on, the noise of the others tells where that of one was measured as too small by chance."""
+
 OFF_GRID = 1.2718281828
 """Factor of the spacings: on powers of two a forward that rounds to a narrower float would look exact."""
 
@@ -67,7 +70,7 @@ def _shares(sigma: Array, size: Array, still: Bools) -> Array:
 
 def _quartile(sigma: Array, size: Array) -> float:
     usable = np.isfinite(sigma) & (size > 0) & np.isfinite(size)
-    return float(np.quantile(sigma[usable] / size[usable], 0.75)) if usable.sum() >= 4 else 0.0
+    return float(np.quantile(sigma[usable] / size[usable], 0.75)) if usable.sum() >= POOL else 0.0
 
 
 def _kinked(finer: Array, coarser: Array, octaves: int) -> Bools:

@@ -16,13 +16,15 @@ from gradverify.numerics.problem import Problem, axis
 
 @dataclass(slots=True)
 class Probe:
-    """One direction and its ladder."""
+    """One direction and its ladder. `levels`: the forward's noise along it; `heard`: the ladder knows of some."""
 
     problem: Problem
     direction: Array
     ladder: Ladder
     whole: Probe | None = None
     view: Callable[[Array], Array] = np.asarray
+    heard: bool = False
+    levels: tuple[tuple[int, Array], ...] | None = None
 
     @classmethod
     def along(cls, problem: Problem, direction: Array) -> Probe:
@@ -48,15 +50,24 @@ class Probe:
 
     def measure_noise(self) -> None:
         """Let the error bars hold the forward's noise as it is measured."""
-        self.ladder.noise += tuple((e, self.view(sigma)) for e, sigma in (self.whole or self).noise())
+        if not self.heard:
+            self.hear((self.whole or self).noise())
+
+    def hear(self, noise: tuple[tuple[int, Array], ...]) -> None:
+        """Learn the noise of every output of the problem, once."""
+        if self.heard:
+            return
+        self.ladder.noise += tuple((e, self.view(sigma)) for e, sigma in noise)
+        self.heard = True
 
     def noise(self) -> tuple[tuple[int, Array], ...]:
         """The forward's noise along this direction, of every output."""
-        levels = noise_levels(self.ladder.path, finest=self.ladder.finest)
         ladder = self.ladder
+        if self.levels is None:
+            self.levels = noise_levels(ladder.path, finest=ladder.finest)
         slope = np.abs(ladder.best().value) if ladder.tops() else 0.0
         still = ladder.still(ladder.levels[-1]) if ladder.levels else np.zeros(ladder.centre.size, dtype=np.bool_)
-        return pooled(levels, np.abs(ladder.centre) + slope, still)
+        return pooled(self.levels, np.abs(ladder.centre) + slope, still)
 
     def terms(self, claim: Array) -> Array:
         """Claim * direction, [n]."""
@@ -102,7 +113,7 @@ class Probe:
         out = Ladder(path=path, centre=view(inside.centre), unit=inside.unit, noise=noise, finest=inside.finest)
         out.plus = {e: view(y) for e, y in inside.plus.items()}
         out.minus = {e: view(y) for e, y in inside.minus.items()}
-        return Probe(self.problem, self.direction, out, whole=self, view=of_noise)
+        return Probe(self.problem, self.direction, out, whole=self, view=of_noise, heard=self.heard)
 
 
 def terms(claim: Array, direction: Array) -> Array:

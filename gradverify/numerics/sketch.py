@@ -14,11 +14,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradverify.numerics.cotangents import wanted
 from gradverify.numerics.difference import Bools
-from gradverify.numerics.directions import groups
+from gradverify.numerics.directions import few
 from gradverify.numerics.infinite import not_finite
 from gradverify.numerics.measurement import Measurement
-from gradverify.numerics.picture import TARGET
 from gradverify.numerics.problem import Part, Problem
 from gradverify.numerics.reverse import Reverse
 from gradverify.numerics.stages import judged
@@ -33,8 +33,9 @@ def measure(problem: Problem, rng: np.random.Generator) -> Iterator[Measurement]
 def tried(trial: Trial) -> Iterator[Measurement]:
     """The measurements of a trial in whichever mode its claim is made."""
     problem = trial.problem
+    queue = trial.first()
+    together = len(queue) < len(trial.apart)
     skip = np.zeros(problem.x.size, dtype=np.bool_)
-    queue = groups(problem.scale())
     done: set[str] = set()
     while queue:
         mask = queue.pop(0) & ~skip
@@ -49,7 +50,19 @@ def tried(trial: Trial) -> Iterator[Measurement]:
         yield from found
         if any(m.off for m in found):
             return
+        if together:
+            together = False
+            weak = _unresolved(trial.apart, found)
+            queue += weak
+            mask = mask & ~np.logical_or.reduce(weak) if weak else mask
         queue += _alone(problem.parts, found, mask, done)
+
+
+def _unresolved(apart: list[Bools], found: list[Measurement]) -> list[Bools]:
+    """Inputs of one size that the common direction did not resolve, each size to be perturbed on its own."""
+    ratios = [np.array(m.powers) / wanted(m) for m in found if m.powers]
+    least = np.min(ratios, axis=0) if ratios else np.full(len(apart), np.inf)
+    return [mask for mask, ratio in zip(apart, least, strict=True) if ratio > 1]
 
 
 def _alone(parts: tuple[Part, ...], found: list[Measurement], mask: Bools, done: set[str]) -> list[Bools]:
@@ -58,8 +71,10 @@ def _alone(parts: tuple[Part, ...], found: list[Measurement], mask: Bools, done:
     for p in parts:
         own = np.zeros(mask.size, dtype=np.bool_)
         own[p.start : p.stop] = mask[p.start : p.stop]
-        power = min((float(m.facts.get(f"resolution {p.name}", 0.0)) for m in found), default=0.0)
-        if power > TARGET and p.name not in done and own.any() and not np.array_equal(own, mask):
+        power = min((float(m.facts.get(f"resolution {p.name}", 0.0)) / wanted(m) for m in found), default=0.0)
+        part = own[p.start : p.stop]
+        lost = part.all() if few(mask) else part.any()
+        if power > 1 and p.name not in done and lost and not np.array_equal(own, mask):
             done.add(p.name)
             out.append(own)
     return out

@@ -7,29 +7,72 @@ import numpy as np
 from gradverify.numerics import neighbourhood
 from gradverify.numerics.conclusion import conclude
 from gradverify.numerics.cotangents import fine_enough
-from gradverify.numerics.difference import THIRD, UP, Bools
+from gradverify.numerics.difference import THIRD, UP, Array, Bools
 from gradverify.numerics.directions import few
 from gradverify.numerics.measurement import SAFETY, Measurement
+from gradverify.numerics.noise import POOL
 from gradverify.numerics.picture import COVERED, TARGET, Picture, floor, picture
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.trial import Trial
 
+AT_FIRST = 2
+"""Directions that settle a smooth function: the larger of their bars is not fooled by one lucky window."""
+
 DIRECTIONS = 3
-"""The median of three bars is not fooled by one lucky window; stragglers make do with the larger of two."""
+"""Where two do not settle it: the median of three bars is not fooled by one unlucky line, either. Stragglers make do
+with two."""
 
 STAGES = 4
 
 
 def judged(trial: Trial, mask: Bools) -> list[Measurement] | Bools:
     """Judge one group; or the mask of the inputs whose claimed gradient is not finite."""
-    probes = _probes(trial, mask)
+    found = _in_step(trial, mask) if few(mask) else None
+    return _at_size(trial, mask, trial.problem.scale()) if found is None else found
+
+
+def _in_step(trial: Trial, mask: Bools) -> list[Measurement] | None:
+    """Stragglers, moved as far as the others are, where their own size is nothing to the function; else None.
+
+    Near a singularity or a kink it is not: some output then is unresolved, and they are moved by their own size.
+    """
+    scale = np.maximum(trial.problem.scale(), trial.common())
+    probes = _probes(trial, mask, scale, count=1)
+    for stage in range(trial.stages):
+        seen, tests = _climbed(trial, probes, stage)
+        if isinstance(tests, np.ndarray) or (seen.resolved.all() and fine_enough(tests)):
+            break
+    if isinstance(tests, np.ndarray) or not seen.resolved.all():
+        return None
+    if _worst(tests) <= SAFETY:
+        return [max(tests, key=lambda m: m.bars)]
+    found = _at_size(trial, mask, scale)
+    return None if isinstance(found, np.ndarray) or not any(m.off for m in found) else found
+
+
+def _at_size(trial: Trial, mask: Bools, scale: Array) -> list[Measurement] | Bools:
+    """Judge one group whose inputs move by `scale`."""
+    probes = _probes(trial, mask, scale, count=AT_FIRST)
+    seen, tests = _climbed(trial, probes, 0)
+    if isinstance(tests, np.ndarray) or _settled(seen, tests, few=few(mask)):
+        return tests if isinstance(tests, np.ndarray) else conclude(trial, probes, seen, tests)
+    if not few(mask):
+        probes += _probes(trial, mask, scale, count=DIRECTIONS - AT_FIRST)
+    return _staged(trial, probes, mask)
+
+
+def _staged(trial: Trial, probes: list[Probe], mask: Bools) -> list[Measurement] | Bools:
+    """Climb until the tests agree as finely as is wanted, a mismatch is confirmed, or steps do not help."""
     tests: list[Measurement] = []
     for stage in range(STAGES):
         seen, found = _climbed(trial, probes, stage)
         if isinstance(found, np.ndarray):
             return found
         tests = found
-        if _settled(seen, tests, few=few(mask)) or (stage >= 1 and _hopeless(probes, seen)):
+        trial.stages = max(trial.stages, stage + 1)
+        if _settled(seen, tests, few=few(mask)):
+            return conclude(trial, probes, seen, tests)
+        if stage >= 1 and _hopeless(probes, seen):
             break
         if _worst(tests) > SAFETY and (stage >= 1 or seen.share >= COVERED):
             pursued = trial.pursue(probes, seen, tests)
@@ -40,15 +83,19 @@ def judged(trial: Trial, mask: Bools) -> list[Measurement] | Bools:
     return conclude(trial, probes, picture(probes, swing=trial.swing), tests)
 
 
-def _probes(trial: Trial, mask: Bools) -> list[Probe]:
-    scale = trial.problem.scale()
-    count = DIRECTIONS - few(mask)
-    return [Probe.along(trial.problem, np.where(mask, trial.jitter() * scale, 0.0)) for _ in range(count)]
+def _probes(trial: Trial, mask: Bools, scale: Array, *, count: int) -> list[Probe]:
+    probes = [Probe.along(trial.problem, np.where(mask, trial.jitter() * scale, 0.0)) for _ in range(count)]
+    if trial.noise is not None:
+        for probe in probes:
+            probe.hear(trial.noise)
+    return probes
 
 
 def _climbed(trial: Trial, probes: list[Probe], stage: int) -> tuple[Picture, list[Measurement] | Bools]:
     """One more stage of steps, and what the tests then say."""
     for probe in probes:
+        if stage == 2 and trial.problem.centre.size >= POOL:
+            probe.hear(trial.heard(probe))
         probe.extend(stage)
     seen = picture(probes, swing=trial.swing)
     if stage == 0 and _rounded(probes, seen):
@@ -57,12 +104,12 @@ def _climbed(trial: Trial, probes: list[Probe], stage: int) -> tuple[Picture, li
         seen = picture(probes, swing=trial.swing)
     found = trial.held(probes, seen)
     if not isinstance(found, np.ndarray) and _worst(found) > SAFETY:
-        deaf = few(probes[0].direction != 0) and not probes[0].ladder.noise
+        deaf = few(probes[0].direction != 0) and not probes[0].heard
         if deaf or trial.swing is None:
             # Before a mismatch is looked into: is it larger than the rounding of what the function can return, and
             # than the noise in which a few small inputs drown?
-            for probe in probes:
-                probe.ladder.noise = trial.heard() if deaf else probe.ladder.noise
+            for probe in probes if deaf else ():
+                probe.hear(trial.heard())
             seen = picture(probes, swing=trial.swung())
             found = trial.held(probes, seen)
     return seen, found

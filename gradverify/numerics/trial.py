@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from gradverify.numerics.difference import Array, Bools
-from gradverify.numerics.directions import jitter
+from gradverify.numerics.directions import groups, jitter
 from gradverify.numerics.measurement import Measurement
 from gradverify.numerics.picture import Picture
 from gradverify.numerics.probe import Probe
@@ -27,6 +27,7 @@ class Trial(ABC):
 
     `plain`: large weights overflow in its backward, so all outputs weigh alike. `swing`: how far each output moves
     when all inputs move by as much as they are themselves, `noise` how far it scatters, [m]; None until asked for.
+    `apart`: the groups of inputs of like size. `stages`: the most stages of steps that one of them took.
     """
 
     problem: Problem
@@ -34,10 +35,20 @@ class Trial(ABC):
     plain: bool = False
     swing: Array | None = None
     noise: tuple[tuple[int, Array], ...] | None = None
+    apart: list[Bools] = field(init=False)
+    stages: int = 1
+
+    def __post_init__(self) -> None:
+        self.apart = groups(self.problem.scale())
 
     def jitter(self) -> Array:
         """A random factor of at least one half for every input, [n]."""
         return jitter(self.rng, self.problem.x.size)
+
+    def common(self) -> float:
+        """The smallest size among the inputs of the commonest group."""
+        group = max(self.apart, key=lambda mask: int(mask.sum()))
+        return float(self.problem.scale()[group].min())
 
     def cotangent(self, seen: Picture) -> Array:
         """Random signs over the outputs' bars, [m]."""
@@ -54,12 +65,19 @@ class Trial(ABC):
             self.swing = np.where(np.isfinite(far), far, 0.0).max(axis=0)
         return self.swing
 
-    def heard(self) -> tuple[tuple[int, Array], ...]:
-        """The forward's noise where all inputs move, (exponent of the spacing, [m]); measured at the first call."""
+    def heard(self, probe: Probe | None = None) -> tuple[tuple[int, Array], ...]:
+        """The forward's noise, (exponent of the spacing, [m]): measured at the first call, for every probe.
+
+        Along `probe`; else where all inputs move.
+        """
         if self.noise is None:
-            probe = Probe.along(self.problem, self.jitter() * self.problem.scale())
+            probe = probe or Probe.along(self.problem, self.jitter() * self.problem.scale())
             self.noise = probe.noise()
         return self.noise
+
+    @abstractmethod
+    def first(self) -> list[Bools]:
+        """The groups of inputs that are moved first: all at once, if the tests tell what they say about each."""
 
     @abstractmethod
     def held(self, probes: list[Probe], seen: Picture) -> list[Measurement] | Bools:
