@@ -39,7 +39,7 @@ def inner(a: Array, b: Array) -> float:
     """<a, b> in float64, zero where either is zero even if the other is not finite."""
     with np.errstate(all="ignore"):
         total = _dot(a, b)
-        return total if np.isfinite(total) else float(np.where((a == 0) | (b == 0), 0.0, a * b).sum())
+        return total if np.isfinite(total) else float(_products(a, b).sum())
 
 
 def norm(a: Array) -> float:
@@ -52,6 +52,37 @@ def norm(a: Array) -> float:
     if top == 0 or not np.isfinite(top):
         return top
     return top * float(np.sqrt(np.sum((a / top) ** 2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What the products of the entries of two arrays add up to: their sum, that of their sizes, their norm."""
+
+    total: float
+    absolute: float
+    norm: float
+
+
+def moments(a: Array, b: Array) -> Moments:
+    """The products' moments, a product being zero where either is zero even if the other is not finite."""
+    with np.errstate(all="ignore"):
+        rows = [_sums(a[k : k + STRETCH], b[k : k + STRETCH]) for k in range(0, a.size, STRETCH)]
+        total, absolute, squares = (float(np.sum(column)) for column in zip(*rows, strict=True)) if rows else (0.0,) * 3
+        large = SMALLEST < squares < 1 / SMALLEST
+        return Moments(total, absolute, float(np.sqrt(squares)) if large else norm(_products(a, b)))
+
+
+def _sums(a: Array, b: Array) -> tuple[float, float, float]:
+    products = a * b
+    total = float(products.sum())
+    if not np.isfinite(total):
+        products = _products(a, b)
+        total = float(products.sum())
+    return total, float(np.abs(products).sum()), float(np.square(products).sum())
+
+
+def _products(a: Array, b: Array) -> Array:
+    return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
 def _dot(a: Array, b: Array) -> float:

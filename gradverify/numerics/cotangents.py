@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradverify.numerics.comparison import inner, norm
+from gradverify.numerics.comparison import moments, norm
 from gradverify.numerics.difference import Array, Bools
 from gradverify.numerics.directions import few
 from gradverify.numerics.measurement import SAFETY, Measurement
@@ -48,40 +48,51 @@ def _claim(trial: Trial, probe: Probe, seen: Picture) -> tuple[Array, Array, Boo
 
 
 def _test(trial: Trial, probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measurement:
-    weighed = np.abs(v) * np.where(v == 0, 0.0, seen.bar[k])
-    terms = probe.terms(claim)
-    bar = min(float(weighed.sum()), 4 * norm(weighed)) + 8 * probe.problem.unit * norm(terms)
-    floor = norm(v * probe.problem.least())
-    scale = max(norm(terms), norm(v * np.where(v == 0, 0.0, seen.value[k])), floor)
+    weighed = moments(v, seen.bar[k])
+    claimed, slopes = moments(claim, probe.direction), moments(v, seen.value[k])
+    bar = min(weighed.absolute, 4 * weighed.norm) + 8 * probe.problem.unit * claimed.norm
+    floor = norm(v * probe.problem.least()) if probe.problem.terms is not None else 0.0
+    scale = max(claimed.norm, slopes.norm, floor)
+    sizes = _sizes(probe, claim, claimed.norm)
     return Measurement(
-        analytic=inner(claim, probe.direction),
-        value=inner(v, seen.value[k]),
+        analytic=claimed.total,
+        value=slopes.total,
         error=bar,
         scale=scale,
-        resolution=_resolution(probe, terms, bar, scale),
+        resolution=_resolution(sizes, bar, scale),
         resolved=seen.share,
         code="smooth",
-        steps=tuple(2.0 ** float(t) for t in np.unique(seen.tops[k])[:8]),
-        powers=tuple(_power(norm(terms[mask]), bar) for mask in trial.apart) if len(trial.apart) > 1 else (),
+        steps=seen.steps(k),
+        powers=tuple(_power(s, bar) for s in _grouped(trial, probe, claim, claimed.norm)),
         facts={
-            **_powers(probe, terms, bar, scale, floor),
+            **{f"resolution {n}": _power(max(s, floor), bar) for n, s in sizes.items() if scale > 0},
             "unit": measured_unit(probe),
             "few": few(probe.direction != 0),
         },
     )
 
 
-def _resolution(probe: Probe, terms: Array, bar: float, scale: float) -> float:
+def _sizes(probe: Probe, claim: Array, whole: float) -> dict[str, float]:
+    """The size of each tensor's part in a claimed slope."""
+    parts = probe.problem.parts
+    if len(parts) == 1:
+        return {parts[0].name: whole}
+    return {p.name: moments(claim[p.start : p.stop], probe.direction[p.start : p.stop]).norm for p in parts}
+
+
+def _grouped(trial: Trial, probe: Probe, claim: Array, whole: float) -> Array:
+    """The size of each group's part in a claimed slope; none where all inputs are of like size."""
+    count = len(trial.apart)
+    if count < 2 or not 0 < whole < np.inf:
+        return np.zeros(count if count > 1 else 0)
+    squares = np.square(probe.terms(claim) / whole)
+    return np.asarray(whole * np.sqrt(np.bincount(trial.labels, squares, minlength=count)))
+
+
+def _resolution(sizes: dict[str, float], bar: float, scale: float) -> float:
     """The smallest error, relative to a tensor's own gradient, that would have been seen: the worst tensor's."""
-    parts = [norm(terms[p.start : p.stop]) for p in probe.problem.parts]
-    least = min((p for p in parts if p > 1e-3 * scale), default=scale)
+    least = min((s for s in sizes.values() if s > 1e-3 * scale), default=scale)
     return SAFETY * bar / least if least > 0 else np.nan
-
-
-def _powers(probe: Probe, terms: Array, bar: float, scale: float, floor: float) -> dict[str, str | int | float | bool]:
-    """Per tensor the relative error that this test would have exposed in its gradient."""
-    sizes = {p.name: max(norm(terms[p.start : p.stop]), floor) for p in probe.problem.parts}
-    return {f"resolution {k}": _power(s, bar) for k, s in sizes.items() if scale > 0}
 
 
 def _power(size: float, bar: float) -> float:

@@ -26,9 +26,9 @@ SECOND = (-3, -4, -5, -6, -7, -11, -12)
 THIRD = (-1, -2, -13, -14, -18, -19, -20, -24, -25, -26, -29, -30, -31)
 UP = (4, 3, 2)
 """Where rounding and not curvature limits the first stage: inputs much smaller than what they are added to."""
-FINE = (-18, -19, -20, -26, -27, -28)
+FINE = (-20, -28, -36, -40, -44)
 """A slope that is held against a claim must not change below: coarser windows may agree on a function that has
-saturated."""
+saturated, or that turns many times within their steps."""
 CLIMB = (0, 2, 3, 4, 8, 9, 10, 18, 19, 20, 30, 31, 32, 42, 43, 44)
 """Steps above the input's own size: the only ones that rise above the noise of an offset like (x + 1e8) - 1e8."""
 
@@ -63,7 +63,7 @@ class Slopes:
     value: Array
     bar: Array
     kink: Array
-    top: npt.NDArray[np.int64]
+    top: npt.NDArray[np.int8]
 
 
 @dataclass(slots=True)
@@ -127,9 +127,11 @@ class Ladder:
 
     def roundoff(self, slope: Array, top: int) -> Array:
         """Error of one evaluation near t = 2^top, [m]: rounding of value and response, or measured noise if larger."""
-        rounding = ROUNDING * self.unit * (np.abs(self.centre) + np.abs(slope))
-        measured = [sigma for e, sigma in self.noise if e <= top]
-        return np.asarray(np.maximum.reduce([rounding, *measured]))
+        rounding: Array = ROUNDING * self.unit * (np.abs(self.centre) + np.abs(slope))
+        for e, sigma in self.noise:
+            if e <= top:
+                rounding = np.maximum(rounding, sigma)
+        return rounding
 
     def tops(self) -> tuple[int, ...]:
         """Exponents e whose window (e, e-1, e-2) is complete."""
@@ -173,15 +175,17 @@ class Ladder:
         return self._best[1]
 
     def _least(self) -> Slopes:
-        if self.centre.size > CHUNK:
-            parts = [self.cut(c).best() for c in chunks(self.centre.size)]
-            return Slopes(
-                **{f: np.concatenate([getattr(p, f) for p in parts]) for f in ("value", "bar", "kink", "top")}
-            )
+        m = self.centre.size
+        if m > CHUNK:
+            out = Slopes(value=np.empty(m), bar=np.empty(m), kink=np.empty(m), top=np.empty(m, dtype=np.int8))
+            for c in chunks(m):
+                part = self.cut(c).best()
+                out.value[c], out.bar[c], out.kink[c], out.top[c] = part.value, part.bar, part.kink, part.top
+            return out
         w = self.windows()
         pick = np.argmin(w.bar, axis=0)
         column = np.arange(pick.size)
-        tops = np.asarray(w.tops, dtype=np.int64)
+        tops = np.asarray(w.tops, dtype=np.int8)
         return Slopes(value=w.value[pick, column], bar=w.bar[pick, column], kink=w.kink[pick, column], top=tops[pick])
 
     def cut(self, columns: slice) -> Ladder:

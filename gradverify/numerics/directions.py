@@ -9,6 +9,8 @@ from gradverify.numerics.difference import Array, Bools
 GROUP = 10
 """Inputs whose sizes differ by more than 2^10 may have to be perturbed apart: the large ones drown the small ones."""
 
+FACTORS = np.array([sign * k / 8 for sign in (1, -1) for k in range(4, 9)])
+
 STRAGGLERS = 0.01
 """Groups of a smaller share of the inputs are perturbed together. Of normal numbers up to 8 standard deviations, 0.6 %
 are smaller than the largest by 2^GROUP."""
@@ -39,7 +41,7 @@ def few(mask: Bools) -> bool:
 
 def jitter(rng: np.random.Generator, size: int) -> Array:
     """+-k/8 with k in 4..8: exact in a product with a power of two, and equal errors do not cancel in pairs."""
-    return np.asarray(rng.integers(4, 9, size=size) / 8 * rng.choice((-1.0, 1.0), size=size))
+    return FACTORS[rng.integers(FACTORS.size, size=size, dtype=np.int8)]
 
 
 def some(rng: np.random.Generator, choices: np.ndarray, count: int) -> np.ndarray:

@@ -110,7 +110,7 @@ class Forward(Trial):
             resolution=self._resolution(*(np.where(known & seen.resolved, a, 0.0) for a in (value, bar))),
             resolved=seen.share,
             code="smooth",
-            steps=tuple(2.0 ** float(t) for t in np.unique(seen.tops[k])[:8]),
+            steps=seen.steps(k),
             facts={"unit": measured_unit(probe), "few": few(probe.direction != 0)},
         )
 

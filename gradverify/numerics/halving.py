@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gradverify.numerics.comparison import inner, norm
@@ -31,18 +33,21 @@ def worst_output(probe: Probe, value: Array, bar: Array, v: Array) -> int | None
     return int(columns[0]) if columns.size and off(columns) > SAFETY else None
 
 
+CLEAR = 0.02
+"""Single differences tell the wrong half where they err by less than this part of the mismatch: the error of a half is
+that of the whole but for luck, and only one that is 25 times as large would mislead."""
+
+
 def worst_input(trial: Trial, probe: Probe, j: int) -> int:
-    """Halve the inputs towards the largest mismatch of output j: one or three levels of steps a time."""
+    """Halve the inputs towards the largest mismatch of output j: one, two or six forwards a time."""
     whole = probe.only(np.array([j])).ladder.best()
-    top = int(whole.top[0])
     coordinates = np.flatnonzero(probe.direction)
     gap = trial.slope(probe.direction, j)[0] - float(whole.value[0])
-    cheap = abs(float(probe.ladder.central(top)[j]) - float(whole.value[0])) < 0.02 * abs(gap)
-    levels = (top,) if cheap else (top, top - 1, top - 2)
+    measured = _cheapest(probe, j, float(whole.value[0]), CLEAR * abs(gap))
     while coordinates.size > 1:
         left, right = np.array_split(coordinates, 2)
         part = _part(probe, left)
-        off = trial.slope(part.direction, j)[0] - _slope(part, j, levels)
+        off = trial.slope(part.direction, j)[0] - measured(part)
         coordinates, gap = (left, off) if abs(off) >= abs(gap - off) else (right, gap - off)
     return int(coordinates[0])
 
@@ -54,8 +59,25 @@ def _part(probe: Probe, coordinates: np.ndarray) -> Probe:
     return Probe.along(probe.problem, masked)
 
 
-def _slope(part: Probe, j: int, levels: tuple[int, ...]) -> float:
-    """The slope of output j along a probe."""
+def _cheapest(probe: Probe, j: int, slope: float, error: float) -> Callable[[Probe], float]:
+    """How to measure a slope of output j: by the one difference that gives the whole probe's slope, or by a window."""
+    ladder = probe.ladder
+    one = next((e for e in ladder.levels if abs(_forward(probe, j, e) - slope) <= error), None)
+    if one is not None:
+        return lambda part: _forward(part, j, one)
+    two = next((e for e in ladder.levels if abs(float(ladder.central(e)[j]) - slope) <= error), None)
+    top = int(probe.only(np.array([j])).ladder.best().top[0])
+    return lambda part: _central(part, j, (top, top - 1, top - 2) if two is None else (two,))
+
+
+def _forward(part: Probe, j: int, e: int) -> float:
+    """The slope of output j by a difference on one side."""
+    y = part.ladder.plus[e] if e in part.ladder.plus else part.ladder.path(2.0**e)
+    return float(y[j] - part.ladder.centre[j]) * 2.0**-e
+
+
+def _central(part: Probe, j: int, levels: tuple[int, ...]) -> float:
+    """The slope of output j by a central difference, or by the window of three."""
     part.ladder.sample(levels)
     part = part.only(np.array([j]))
     return float(part.ladder.central(levels[0])[0] if len(levels) == 1 else part.ladder.best().value[0])

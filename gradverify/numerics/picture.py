@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from gradverify.numerics.difference import AMPLIFICATION, FIRST, ROUNDING, Array, Bools, Ladder, Slopes
+from gradverify.numerics.difference import AMPLIFICATION, FIRST, ROUNDING, Array, Bools, Ladder, chunks
 from gradverify.numerics.probe import Probe
 
 TARGET = 1e-5
@@ -22,20 +23,32 @@ COVERED = 0.9
 """Share of the outputs that must be resolved."""
 
 
+SAMPLE = 4096
+"""Outputs that are enough to tell of what size the bars are, and which steps were taken."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What the probes of one group say: slopes and bars [k, m], which outputs are resolved, their weights [m]."""
+    """What the probes of one group say: slopes and bars [k, m], which outputs are resolved, their weights [m].
+
+    `blind`: the share of the outputs that rounding keeps from being resolved: larger steps would see more.
+    """
 
     value: Array
     bar: Array
     resolved: Bools
     weight: Array
-    tops: np.ndarray
+    tops: npt.NDArray[np.int8]
+    blind: float
 
     @property
     def share(self) -> float:
         """Share of the outputs that are resolved."""
         return float(self.resolved.mean()) if self.resolved.size else 1.0
+
+    def steps(self, k: int) -> tuple[float, ...]:
+        """Some of the steps that the slopes along direction k were taken with."""
+        return tuple(2.0 ** float(t) for t in np.unique(_sampled(self.tops[k]))[:8])
 
 
 def picture(probes: list[Probe], *, swing: Array | None = None) -> Picture:
@@ -44,58 +57,60 @@ def picture(probes: list[Probe], *, swing: Array | None = None) -> Picture:
     `swing`, how far each output moves when all inputs do, [m], adds the rounding of values that large.
     """
     slopes = [probe.ladder.best() for probe in probes]
-    value = np.stack([s.value for s in slopes])
-    bar = np.stack([s.bar for s in slopes])
-    bar = np.maximum(bar, _middle(bar))
-    if swing is not None:
-        bar = np.maximum(bar, _rounding(probes[0], value, swing))
-    typical = bar.max(axis=0)
-    return Picture(
-        value=value,
-        bar=bar,
-        resolved=_resolved(probes, slopes, np.abs(value).max(axis=0), typical),
-        weight=_weights(typical),
-        tops=np.stack([s.top for s in slopes]),
-    )
+    value, bar, tops = (np.stack([getattr(s, f) for s in slopes]) for f in ("value", "bar", "top"))
+    least = probes[0].problem.least() + np.zeros(value.shape[1]) if probes[0].problem.terms is not None else None
+    largest = probes[0].problem.largest if swing is not None else 0.0
+    resolved, blind = np.empty(value.shape[1], dtype=np.bool_), 0
+    for c in chunks(value.shape[1]):
+        bar[:, c] = np.maximum(bar[:, c], _middle(bar[:, c]))
+        if swing is not None:
+            bar[:, c] = np.maximum(bar[:, c], _rounding(probes[0].ladder.unit, largest, value[:, c], swing[c]))
+        ladders = [p.ladder.cut(c) for p in probes]
+        resolved[c], hidden = _resolved(ladders, value[:, c], bar[:, c], None if least is None else least[c])
+        blind += int(hidden.sum())
+    weight = _weights(bar.max(axis=0))
+    share = blind / value.shape[1] if value.shape[1] else 0.0
+    return Picture(value=value, bar=bar, resolved=resolved, weight=weight, tops=tops, blind=share)
 
 
-def floor(probe: Probe, slopes: Slopes) -> Array:
+def floor(ladder: Ladder, slope: Array) -> Array:
     """The bar that rounding alone leaves at the first stage: no step of a smooth function does better by much."""
-    return 2 * AMPLIFICATION * probe.ladder.roundoff(slopes.value, FIRST[0]) * 2.0 ** -FIRST[0]
+    return 2 * AMPLIFICATION * ladder.roundoff(slope, FIRST[0]) * 2.0 ** -FIRST[0]
 
 
-def noise_unit(probe: Probe, size: Array) -> Array:
+def noise_unit(ladder: Ladder, size: Array) -> Array:
     """The forward's measured noise as if it were the roundoff of a dtype, [m]; its own where none was measured."""
-    measured = probe.ladder.noise[-1][1] if probe.ladder.noise else np.zeros_like(size)
+    measured = ladder.noise[-1][1] if ladder.noise else np.zeros_like(size)
     with np.errstate(all="ignore"):
-        unit = measured / (np.abs(probe.ladder.centre) + size)
+        unit = measured / (np.abs(ladder.centre) + size)
     unit = np.where(np.isfinite(unit), np.minimum(unit, COARSEST), 0.0)
-    return np.maximum(unit, probe.problem.unit)
+    return np.maximum(unit, ladder.unit)
 
 
 def measured_unit(probe: Probe) -> float:
     """The forward's roundoff as measured, of half its outputs at least."""
     if not probe.ladder.noise:
         return probe.problem.unit
-    return float(np.median(noise_unit(probe, np.abs(probe.ladder.best().value))))
+    return float(np.median(noise_unit(probe.ladder, np.abs(probe.ladder.best().value))))
 
 
-def _rounding(probe: Probe, value: Array, swing: Array) -> Array:
+def _rounding(unit: float, largest: float, value: Array, swing: Array) -> Array:
     """What the rounding of values as large as the function can return makes of a slope."""
-    unit = ROUNDING * probe.problem.unit
-    return np.where(value == 0, unit * probe.problem.largest, AMPLIFICATION * unit * swing)
+    return ROUNDING * unit * np.where(value == 0, largest, AMPLIFICATION * swing)
 
 
-def _resolved(probes: list[Probe], slopes: list[Slopes], size: Array, bar: Array) -> Bools:
-    """Which outputs are known as well as the target asks, or as rounding lets anyone know them."""
-    least = np.stack([floor(p, s) for p, s in zip(probes, slopes, strict=True)]).max(axis=0)
-    noisy = noise_unit(probes[0], size) if probes[0].ladder.noise else 0.0
-    limit = np.maximum(TARGET, NOISY_TARGET * noisy ** (2 / 3))
-    secant = np.stack([_secant(p.ladder) for p in probes]).max(axis=0)
-    return np.asarray(
-        np.isfinite(bar)
-        & ((bar <= limit * np.maximum(np.maximum(size, secant), probes[0].problem.least())) | (bar <= least))
-    )
+def _resolved(ladders: list[Ladder], value: Array, bar: Array, least: Array | None) -> tuple[Bools, Bools]:
+    """Which outputs are known as well as the target asks, or as rounding lets anyone know them; which by that alone.
+
+    `least`: slopes that need not be told from zero.
+    """
+    size, bar = np.abs(value).max(axis=0), bar.max(axis=0)
+    rounding = np.maximum.reduce([floor(ladder, v) for ladder, v in zip(ladders, value, strict=True)])
+    limit = np.maximum(TARGET, NOISY_TARGET * noise_unit(ladders[0], size) ** (2 / 3)) if ladders[0].noise else TARGET
+    beside = np.maximum.reduce([size, *(_secant(ladder) for ladder in ladders), *([] if least is None else [least])])
+    known = np.isfinite(bar)
+    kept = bar <= rounding
+    return known & ((bar <= limit * beside) | kept), known & kept & (bar > TARGET * size) & (size > 0)
 
 
 def _secant(ladder: Ladder) -> Array:
@@ -116,11 +131,15 @@ def _middle(bar: Array) -> Array:
 
 def _weights(bar: Array) -> Array:
     """1 / bar relative to the median; outputs without a bar get 0, outputs that are known exactly the median."""
-    usable = np.isfinite(bar)
-    positive = usable & (bar > 0)
-    # A sample is enough: the weights only have to be of one size.
-    median = float(np.median(bar[positive][:: max(1, bar.size // 4096)])) if positive.any() else 1.0
-    weight = np.where(usable, 1.0, 0.0)
+    some = _sampled(bar)
+    some = some[np.isfinite(some) & (some > 0)]
+    median = float(np.median(some)) if some.size else 1.0
     with np.errstate(all="ignore"):
-        weight[positive] = np.clip(median / bar[positive], 2.0**-60, 2.0**60)
+        weight = np.clip(median / bar, 2.0**-60, 2.0**60)
+    weight[bar == 0] = 1.0
+    weight[~np.isfinite(bar)] = 0.0
     return weight
+
+
+def _sampled(a: np.ndarray) -> np.ndarray:
+    return a[:: max(1, a.size // SAMPLE)]

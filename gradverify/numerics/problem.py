@@ -77,7 +77,7 @@ class Problem:
     @property
     def finest(self) -> int:
         """Exponent of the finest step that is exact in the inputs' dtype, with 3 bits for the direction's factor."""
-        return max(-31, 6 - self.digits)
+        return 6 - self.digits
 
     @property
     def finite_centre(self) -> Array:
@@ -121,7 +121,8 @@ def sizes(x: Array, parts: Iterable[Part]) -> Array:
         piece = magnitude[part.start : part.stop]
         rms = norm(piece) / np.sqrt(max(piece.size, 1))
         piece[piece == 0] = rms if rms > 0 else 1.0
-    return np.asarray(np.exp2(np.floor(np.log2(np.clip(magnitude, 1e-290, 1e290)))))
+    _, exponent = np.frexp(np.clip(magnitude, 1e-290, 1e290))
+    return np.asarray(np.ldexp(1.0, exponent - 1))
 
 
 def axis(size: int, at: int) -> Array:

@@ -79,7 +79,7 @@ def _entry_or(trial: Trial, one: Measurement, probe: Probe, j: int) -> Measureme
     i = worst_input(trial, probe, j)
     entry = settle.entry(trial, i, j)
     found = entry if entry.off else replace(one, place=trial.problem.place(None, j))
-    size = float(trial.problem.scale()[i]) if found is entry else 1.0
+    size = float(trial.scale[i]) if found is entry else 1.0
     facts = {"row": trial.slope(probe.direction, j)[1] / size, "flat": probe.flat_share()}
     return replace(found, facts={**found.facts, **facts})
 

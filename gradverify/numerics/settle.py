@@ -16,6 +16,9 @@ from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import axis
 from gradverify.numerics.trial import Trial
 
+DEEP = -31
+"""Finer than 2^-31 no window reaches: only rounding, or a ripple that finer steps resolve, shows there."""
+
 IMPRECISE = 1e-6
 """A claim's own scatter explains a mismatch up to this part of the function's values; beyond it is a fault."""
 
@@ -81,7 +84,7 @@ def _widened(trial: Trial, m: Measurement, probe: Probe, own: float) -> Measurem
     # Rounding residue of terms that cancel is excused; a backward that loses the digits of its result is not.
     around = float(probe.scalar(np.abs(problem.finite_centre) + trial.swung())[0])
     error = m.error + rounding + min(own, IMPRECISE * max(around, problem.largest))
-    if m.code == "smooth" and not _explained(probe, m, COARSEST * around):
+    if m.code == "smooth" and (not _explained(probe, m, COARSEST * around) or _rippled(probe.ladder, m)):
         return replace(m, error=error, confirmed=False, code="unsettled")
     return replace(m, error=error, confirmed=bool(m.confirmed and gap > SAFETY * error))
 
@@ -105,14 +108,28 @@ def _explained(probe: Probe, m: Measurement, noise: float) -> bool:
     finer = [e for e in ladder.levels if 2.0**e < m.steps[-1]] or [ladder.levels[-1]]
     if any(not _moves_by(ladder, e, m, float(ladder.central(e)[0]) - m.value, noise) for e in finer):
         return False
-    above, e = ladder.levels[-2:]
-    # Where smooth, the bend halves with h.
-    return _moves_by(ladder, e, m, float(2 * ladder.bend(e)[0] - ladder.bend(above)[0]), noise)
+    above, e = [e for e in ladder.levels if e >= DEEP][-2:]
+    # Where smooth, the bend is proportional to h.
+    return _moves_by(ladder, e, m, float(ladder.bend(e)[0] - 2.0 ** (e - above) * ladder.bend(above)[0]), noise)
+
+
+def _rippled(ladder: Ladder, m: Measurement) -> bool:
+    """Whether what passes for noise is a slope at the finest steps: two of them agree, and not with what is measured.
+
+    x + sin(x) at 10^10: its ripple is below the rounding of a float32, and its derivative is not 1.
+    """
+    gap = abs(m.analytic - m.value)
+    deep = [e for e in ladder.levels if e < DEEP and not ladder.still(e)[0]]
+    rounding = SAFETY * 4 * ROUNDING * ladder.unit * (abs(float(ladder.centre[0])) + abs(m.value))
+    slopes = [float(ladder.central(e)[0]) for e in deep]
+    clear = [abs(c - m.value) > max(gap / 2, rounding * 2.0**-e) for c, e in zip(slopes, deep, strict=True)]
+    pairs = zip(slopes, slopes[1:], clear, clear[1:], strict=False)
+    return any(first and second and abs(c - d) <= gap / 4 for c, d, first, second in pairs)
 
 
 def _moves_by(ladder: Ladder, e: int, m: Measurement, off: float, noise: float) -> bool:
     """Whether a slope that is `off` at one step is so within rounding, truncation and the error bar of the slope."""
-    rounding = min(float(ladder.roundoff(np.array([m.value]), e)[0]), noise)
+    rounding = min(float(ladder.roundoff(np.array([m.value]), max(e, DEEP))[0]), noise)
     top = round(np.log2(m.steps[0]))
     truncation = abs(float(ladder.central(top)[0]) - m.value) * 4.0 ** (e - top)
     return bool(abs(off) * 2.0**e <= SAFETY * (4 * rounding + (truncation + m.error) * 2.0**e))

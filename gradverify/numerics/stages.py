@@ -11,7 +11,7 @@ from gradverify.numerics.difference import THIRD, UP, Array, Bools
 from gradverify.numerics.directions import few
 from gradverify.numerics.measurement import SAFETY, Measurement
 from gradverify.numerics.noise import POOL
-from gradverify.numerics.picture import COVERED, TARGET, Picture, floor, picture
+from gradverify.numerics.picture import COVERED, Picture, picture
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.trial import Trial
 
@@ -28,7 +28,7 @@ STAGES = 4
 def judged(trial: Trial, mask: Bools) -> list[Measurement] | Bools:
     """Judge one group; or the mask of the inputs whose claimed gradient is not finite."""
     found = _in_step(trial, mask) if few(mask) else None
-    return _at_size(trial, mask, trial.problem.scale()) if found is None else found
+    return _at_size(trial, mask, trial.scale) if found is None else found
 
 
 def _in_step(trial: Trial, mask: Bools) -> list[Measurement] | None:
@@ -36,12 +36,13 @@ def _in_step(trial: Trial, mask: Bools) -> list[Measurement] | None:
 
     Near a singularity or a kink it is not: some output then is unresolved, and they are moved by their own size.
     """
-    scale = np.maximum(trial.problem.scale(), trial.common())
+    scale = np.maximum(trial.scale, trial.common())
     probes = _probes(trial, mask, scale, count=1)
-    for stage in range(trial.stages):
-        seen, tests = _climbed(trial, probes, stage)
+    seen, tests = _climbed(trial, probes, 0)
+    for stage in range(1, trial.stages):
         if isinstance(tests, np.ndarray) or (seen.resolved.all() and fine_enough(tests)):
             break
+        seen, tests = _climbed(trial, probes, stage)
     if isinstance(tests, np.ndarray) or not seen.resolved.all():
         return None
     if _worst(tests) <= SAFETY:
@@ -98,7 +99,7 @@ def _climbed(trial: Trial, probes: list[Probe], stage: int) -> tuple[Picture, li
             probe.hear(trial.heard(probe))
         probe.extend(stage)
     seen = picture(probes, swing=trial.swing)
-    if stage == 0 and _rounded(probes, seen):
+    if stage == 0 and seen.blind > 1 - COVERED:
         for probe in probes:
             probe.ladder.sample(UP)
         seen = picture(probes, swing=trial.swing)
@@ -122,15 +123,6 @@ def _worst(tests: list[Measurement]) -> float:
 def _settled(seen: Picture, tests: list[Measurement], *, few: bool) -> bool:
     """Whether the claim agrees as finely as is wanted; of stragglers, whether it agrees."""
     return _worst(tests) <= SAFETY and seen.share >= COVERED and (few or fine_enough(tests))
-
-
-def _rounded(probes: list[Probe], seen: Picture) -> bool:
-    """Whether rounding is what limits the first stage, so that larger steps would see more."""
-    size = np.abs(seen.value).max(axis=0)
-    bar = seen.bar.max(axis=0)
-    least = np.stack([floor(p, p.ladder.best()) for p in probes]).max(axis=0)
-    blind = np.isfinite(bar) & (bar > TARGET * size) & (bar <= least) & (size > 0)
-    return bool(blind.mean() > 1 - COVERED) if blind.size else False
 
 
 def _hopeless(probes: list[Probe], seen: Picture) -> bool:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from gradverify.numerics.difference import Array, Bools
 from gradverify.numerics.directions import groups, jitter
@@ -27,7 +28,8 @@ class Trial(ABC):
 
     `plain`: large weights overflow in its backward, so all outputs weigh alike. `swing`: how far each output moves
     when all inputs move by as much as they are themselves, `noise` how far it scatters, [m]; None until asked for.
-    `apart`: the groups of inputs of like size. `stages`: the most stages of steps that one of them took.
+    `scale`: the size of every input, [n]. `apart`: the groups of inputs of like size, `labels`: which one each is in.
+    `stages`: the most stages of steps that a group took.
     """
 
     problem: Problem
@@ -35,11 +37,17 @@ class Trial(ABC):
     plain: bool = False
     swing: Array | None = None
     noise: tuple[tuple[int, Array], ...] | None = None
+    scale: Array = field(init=False)
     apart: list[Bools] = field(init=False)
+    labels: npt.NDArray[np.intp] = field(init=False)
     stages: int = 1
 
     def __post_init__(self) -> None:
-        self.apart = groups(self.problem.scale())
+        self.scale = self.problem.scale()
+        self.apart = groups(self.scale)
+        self.labels = np.zeros(self.scale.size, dtype=np.intp)
+        for k, mask in enumerate(self.apart):
+            self.labels[mask] = k
 
     def jitter(self) -> Array:
         """A random factor of at least one half for every input, [n]."""
@@ -48,7 +56,7 @@ class Trial(ABC):
     def common(self) -> float:
         """The smallest size among the inputs of the commonest group."""
         group = max(self.apart, key=lambda mask: int(mask.sum()))
-        return float(self.problem.scale()[group].min())
+        return float(self.scale[group].min())
 
     def cotangent(self, seen: Picture) -> Array:
         """Random signs over the outputs' bars, [m]."""
@@ -58,7 +66,7 @@ class Trial(ABC):
     def swung(self) -> Array:
         """The swing, measured at the first call: six forwards."""
         if self.swing is None:
-            direction = self.jitter() * self.problem.scale()
+            direction = self.jitter() * self.scale
             moved = [self.problem.forward(self.problem.x + t * direction) for t in AROUND]
             with np.errstate(all="ignore"):
                 far = np.abs(np.stack(moved) - self.problem.centre)
@@ -71,7 +79,7 @@ class Trial(ABC):
         Along `probe`; else where all inputs move.
         """
         if self.noise is None:
-            probe = probe or Probe.along(self.problem, self.jitter() * self.problem.scale())
+            probe = probe or Probe.along(self.problem, self.jitter() * self.scale)
             self.noise = probe.noise()
         return self.noise
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gradverify.numerics import probe
 from gradverify.numerics.directions import GROUP, groups, jitter
+from gradverify.numerics.noise import noise_levels
 from gradverify.numerics.problem import Part, Problem, sizes
 from gradverify.numerics.sketch import measure
 
@@ -308,3 +310,86 @@ def test_a_slope_far_below_the_terms_that_cancel_is_zero_and_one_that_is_not_is_
     assert worst(0.0, np.full(40, 1e3)).resolution < 1e-4
     assert not worst(0.0, None).resolution < 1e-4
     assert worst(1e-3, np.full(40, 1e3)).off
+
+
+def test_inputs_of_all_sizes_are_moved_together_where_that_resolves_them():
+    spread = elementwise(np.arctan, lambda x: 1 / (1 + x * x), np.exp2(np.linspace(-40, 0, 500)))
+    assert right(spread.measure())
+    assert spread.forwards == 14
+
+
+def added(size):
+    """Each output is the sum of the whole of a large vector and of a small one: the latter must be moved apart."""
+    x = np.concatenate([1 + RNG.random(size), 1e-8 * (1 + RNG.random(size))])
+    return Op(lambda x: np.array([np.sin(x).sum()]), lambda x, v: v[0] * np.cos(x), x)
+
+
+def test_small_inputs_that_large_ones_drown_are_moved_apart_and_their_fault_is_found():
+    op = added(40)
+    powers = [m.resolution for m in op.measure()]
+    assert len(powers) == 2
+
+    def pull(x, v):
+        return np.where(np.arange(80) == 50, 1.001, 1.0) * op.pull(x, v)
+
+    (worst,) = wrong(Op(op.forward, pull, op.x).measure())
+    assert worst.place.index == (50,)
+
+
+def lonely(forward, slope, at):
+    """One tiny input among 400 ordinary ones, all of which every output adds up."""
+    x = 1 + RNG.random(400)
+    x[7] = at
+    return Op(lambda x: np.array([forward(x).sum()]), lambda x, v: v[0] * slope(x), x)
+
+
+def test_a_straggler_is_moved_as_far_as_the_others_and_so_its_fault_is_seen():
+    op = lonely(np.sin, np.cos, 1e-9)
+    found = op.measure()
+    assert right(found)
+    assert max(m.resolution for m in found) < 1e-5
+    assert op.forwards <= 30
+
+    def pull(x, v):
+        return np.where(np.arange(400) == 7, 1.0001, 1.0) * op.pull(x, v)
+
+    assert wrong(Op(op.forward, pull, op.x).measure())
+
+
+def test_a_straggler_near_a_singularity_is_moved_by_its_own_size():
+    op = lonely(np.log, lambda x: 1 / x, 1e-9)
+    assert right(op.measure())
+    assert wrong(Op(op.forward, lambda x, v: np.where(np.arange(400) == 7, 2.0, 1.0) * op.pull(x, v), op.x).measure())
+
+
+def test_noise_is_measured_once_for_all_directions(monkeypatch):
+    paths = []
+
+    def counted(path, **keywords):
+        paths.append(path)
+        return noise_levels(path, **keywords)
+
+    monkeypatch.setattr(probe, "noise_levels", counted)
+    x = 1 + np.random.default_rng(5).random(400)
+    assert right(elementwise(lambda x: np.exp(x.astype(np.float32)).astype(np.float64), np.exp, x).measure())
+    assert len(paths) == 1
+
+
+@pytest.mark.parametrize("size", [1e8, 1e10, 1e11])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_ripple_below_the_rounding_of_a_float32_is_no_noise_to_hold_a_claim_against(size, seed):
+    x = size * np.random.default_rng(seed).standard_normal(5)
+    op = elementwise(lambda x: x + np.sin(x), lambda x: 1 + np.cos(x), x)
+    assert not any(m.off and m.confirmed for m in op.measure(seed))
+
+
+def test_one_wrong_entry_of_a_sum_costs_one_forward_a_halving():
+    x = 1 + np.random.default_rng(4).random(4096)
+
+    def pull(x, v):
+        return np.where(np.arange(4096) == 3000, 0.5, 1.0) * v[0] * np.cos(x)
+
+    op = Op(lambda x: np.array([np.sin(x).sum()]), pull, x)
+    (worst,) = wrong(op.measure())
+    assert worst.place.index == (3000,)
+    assert op.forwards <= 140
