@@ -55,8 +55,10 @@ def _at_size(trial: Trial, mask: Bools, scale: Array) -> list[Measurement] | Boo
     """Judge one group whose inputs move by `scale`."""
     probes = _probes(trial, mask, scale, count=AT_FIRST)
     seen, tests = _climbed(trial, probes, 0)
-    if isinstance(tests, np.ndarray) or _settled(seen, tests, few=few(mask)):
-        return tests if isinstance(tests, np.ndarray) else conclude(trial, probes, seen, tests)
+    if isinstance(tests, np.ndarray):
+        return tests
+    if seen.resolved.all() and _settled(seen, tests, few=few(mask)):
+        return conclude(trial, probes, seen, tests)
     if not few(mask):
         probes += _probes(trial, mask, scale, count=DIRECTIONS - AT_FIRST)
     return _staged(trial, probes, mask)
