@@ -8,6 +8,7 @@ import numpy as np
 
 from gradverify.numerics import neighbourhood
 from gradverify.numerics.cotangents import fine_enough
+from gradverify.numerics.difference import Bools
 from gradverify.numerics.directions import some
 from gradverify.numerics.kinks import at_kink
 from gradverify.numerics.measurement import SAFETY, Measurement
@@ -18,6 +19,10 @@ from gradverify.numerics.trial import Trial
 
 AFAR = (2, 12, 32)
 """Steps at which a forward that stands still is tried for whether it moves at all."""
+
+TURNS = 3
+"""Further directions at a kink: where two elements tie, a claim that pays both lies among the slopes along every other
+direction."""
 
 KINKS = 4
 """Outputs at a kink that are looked at, each for the price of a backward."""
@@ -34,7 +39,7 @@ def conclude(trial: Trial, probes: list[Probe], seen: Picture, tests: list[Measu
     if seen.resolved.all() and fine_enough(tests):
         return [_unless_coarse(worst, probes[0])]
     views = [neighbourhood.survey(p.ladder, resolved=seen.resolved) for p in probes]
-    kinks = _at_kinks(trial, probes, views)
+    kinks = _at_kinks(trial, probes, views, seen.resolved)
     return [*kinks, _unless_coarse(_with_cause(worst, views[0]), probes[0])]
 
 
@@ -44,18 +49,35 @@ def _outputs_at_kink(trial: Trial, probes: list[Probe], total: Measurement) -> l
     The sum has generalised slopes outside its two one-sided ones: entries that tie may be sorted in any order.
     """
     # Central differences at a kink agree with each other, so there an output may seem resolved.
-    views = [neighbourhood.survey(p.ladder, resolved=np.zeros_like(trial.problem.centre, np.bool_)) for p in probes]
-    return _at_kinks(trial, probes, views) or [replace(total, interval=None, value=np.nan, confirmed=False)]
+    known = np.zeros_like(trial.problem.centre, np.bool_)
+    views = [neighbourhood.survey(p.ladder, resolved=known) for p in probes]
+    return _at_kinks(trial, probes, views, known) or [replace(total, interval=None, value=np.nan, confirmed=False)]
 
 
-def _at_kinks(trial: Trial, probes: list[Probe], views: list[Surroundings]) -> list[Measurement]:
+def _at_kinks(trial: Trial, probes: list[Probe], views: list[Surroundings], known: Bools) -> list[Measurement]:
     """Some of the outputs at a kink, along every direction that shows it."""
     kinks = np.flatnonzero(np.any([v.code == neighbourhood.KINK for v in views], axis=0))
+    if not kinks.size:
+        return []
+    turned = [_turned(trial, probes[0]) for _ in range(TURNS)]
+    seen = [*zip(probes, views, strict=True), *((p, neighbourhood.survey(p.ladder, resolved=known)) for p in turned)]
     out: list[Measurement] = []
     for j in some(trial.rng, kinks, KINKS):
-        seen_by = [(p, v) for p, v in zip(probes, views, strict=True) if v.code[j] == neighbourhood.KINK]
-        out += [at_kink(trial, p, v, int(j)) for p, v in seen_by]
+        out += [at_kink(trial, p, v, int(j)) for p, v in seen if v.code[j] == neighbourhood.KINK]
     return out
+
+
+def _turned(trial: Trial, probe: Probe) -> Probe:
+    """Another direction for the same inputs, sampled at the first stage's steps.
+
+    A zero has no size of its own: here all zeros move alike, for among tied ones a small move hides beside a large one.
+    """
+    size = np.where(probe.direction == 0, 0.0, trial.scale)
+    zeros = (trial.problem.x == 0) & (size > 0)
+    size[zeros] = np.max(size[zeros], initial=0.0)
+    turned = Probe.along(trial.problem, trial.jitter() * size)
+    turned.extend(0)
+    return turned
 
 
 def _moves_far_away(probe: Probe) -> bool:
