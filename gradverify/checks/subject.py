@@ -19,6 +19,7 @@ from gradverify.cases.regimes import highest, lowest
 from gradverify.checks.flat import Array, flat, parts, zeros
 from gradverify.errors import OpError
 from gradverify.numerics.comparison import rounding_bar, through_float32, worst_gap
+from gradverify.numerics.directions import GROUP
 from gradverify.numerics.noise import unit_roundoff
 from gradverify.records.case import Case, Point
 from gradverify.records.evidence import Estimate, Evidence, Fact, Mismatch
@@ -230,11 +231,14 @@ def _product(cotangents: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> 
 
 
 def _input_size(t: Tensor | None, count: int) -> Array:
-    """|x_i|, at least a thousandth of the tensor's root mean square; infinite where all are zero."""
+    """|x_i|, at least 2^-GROUP of the tensor's root mean square; infinite where all are zero.
+
+    What is smaller by more has no size of its own: it is added to the others (numerics.directions).
+    """
     if t is None or not t.numel():
         return np.full(count, np.inf)
     size = np.abs(flat(t))
-    least = 1e-3 * float(np.sqrt(np.mean(size**2)))
+    least = 2.0**-GROUP * float(np.sqrt(np.mean(size**2)))
     return np.maximum(size, least) if least > 0 else np.full(count, np.inf)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from gradverify.numerics import neighbourhood
 from gradverify.numerics.comparison import inner, norm, rounding_bar
 from gradverify.numerics.difference import Array
-from gradverify.numerics.directions import jitter
+from gradverify.numerics.directions import GROUP, jitter
 from gradverify.numerics.measurement import SAFETY, Measurement, rescaled
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import Problem, axis
@@ -23,8 +23,9 @@ from gradverify.numerics.trial import WIGGLE
 DRAWS = 3
 """Pairs (u, v), and points at which the two sides are compared again."""
 
-LEAST = 1e-3
-"""Outputs that move less than this part of their tensor's mean are weighed like ones that move so much."""
+LEAST = 2.0**-GROUP
+"""Outputs that move less than this part of their tensor's mean are weighed like ones that move so much: what is smaller
+by more has no size of its own, as among inputs (directions.GROUP)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
