@@ -292,8 +292,8 @@ MESSAGES = {
     ),
     "GV505 numpy": (
         spec(ops.RunningInNumpy),
-        "silently detached: the gradient of `x` by `u0`",
-        "backward has no history by `u0`",
+        "silently detached: the gradient of `x` by `u1`",
+        "backward has no history by `u1`",
         DETACHED,
     ),
     "GV501": (
