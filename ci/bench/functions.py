@@ -1,17 +1,21 @@
 """Right ops under all claims of the profile ci: the catalogue, functions of torch, the twins of the faults.
 
-`python -m ci.bench.functions [--skip CLAIM ...] [--only NAME] [--examples N]`. Every result that is no plain PASS or
-SKIP is an alarm and named; so is what torch itself gets wrong, which the specs mark (`xfail`). What is skipped is said;
-with the other options nothing is published.
+`python -m ci.bench.functions [--skip CLAIM ...] [--only NAME] [--examples N] [--jobs N]`. Every result that is no plain
+PASS or SKIP is an alarm and named; so is what torch itself gets wrong, which the specs mark (`xfail`). What is skipped
+is said; with --only or --examples nothing is published.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache, partial
+from multiprocessing import get_context
 
 from ci.bench.tables import ROOT, bullets, publish, table
 from gradverify.discovery.loading import from_file
@@ -56,11 +60,20 @@ def said(result: Result) -> str:
     return "PASS" if result.outcome is Outcome.PASS and not result.code else "alarm"
 
 
-def rows_of(source: str, spec: Spec, plan: Plan) -> Iterator[Row]:
-    """All claims of one op."""
-    for r in verify(spec, plan, Policy()):
-        code = r.xfailed or r.code
-        yield Row(source=source, name=spec.name, claim=r.claim, said=said(r), code=code, why=r.reason)
+@cache
+def _specs() -> tuple[tuple[str, Spec], ...]:
+    return tuple(specs())
+
+
+def rows_of(place: int, plan: Plan) -> list[Row]:
+    """All claims of the op at that place: a worker is told the place, as an op may be a lambda."""
+    warnings.simplefilter("ignore")
+    source, spec = _specs()[place]
+    results = verify(spec, plan, Policy())
+    return [
+        Row(source=source, name=spec.name, claim=r.claim, said=said(r), code=r.xfailed or r.code, why=r.reason)
+        for r in results
+    ]
 
 
 def summary(rows: list[Row]) -> str:
@@ -94,15 +107,16 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--only", default="", help="ops whose name contains this; nothing is published")
     parse.add_argument("--examples", type=int, default=CI, help="cases a claim; nothing is published")
+    parse.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parse.add_argument("--skip", nargs="*", default=[], help="claims that are left out, such as transforms.compile")
     options = parse.parse_args()
-    warnings.simplefilter("ignore")
     plan = Plan(examples=options.examples, profile="ci", skip=tuple(options.skip))
     rows: list[Row] = []
-    for source, spec in specs():
-        if options.only in spec.name:
-            own = list(rows_of(source, spec, plan))
+    places = [k for k, (_, spec) in enumerate(_specs()) if options.only in spec.name]
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        for place, own in zip(places, pool.map(partial(rows_of, plan=plan), places), strict=True):
             rows += own
+            source, spec = _specs()[place]
             print(f"{source:10} {spec.name:30} {named(own, 'alarm', 'INCONCLUSIVE', 'marked')}", flush=True)
     without = f" without {', '.join(options.skip)}" if options.skip else ""
     head = f"All claims{without}, {options.examples} cases each. Marked: what torch itself gets wrong."
