@@ -19,9 +19,17 @@ from gradverify.cases import materialise
 from gradverify.checks import flat, wirtinger
 from gradverify.checks.flat import Array
 from gradverify.checks.problem import problem_of
-from gradverify.checks.subject import Subject, compare_gradients, gradient_bars
+from gradverify.checks.subject import (
+    DRAWS,
+    Subject,
+    compare_gradients,
+    gradient_bars,
+    scatter,
+    shaken,
+    shaken_cotangents,
+)
 from gradverify.errors import OpError, SpecError
-from gradverify.numerics.comparison import through_float32
+from gradverify.numerics.comparison import rounding_bar, through_float32
 from gradverify.numerics.difference import Bools
 from gradverify.numerics.forward_mode import measure_jvp
 from gradverify.numerics.infinite import not_finite
@@ -236,17 +244,26 @@ def _against_formula(subject: Subject) -> Iterator[Evidence]:
     for draw in range(2):
         us = subject.cotangents(tape, draw)
         want = formula_of(subject, formula, us)
-        moved = formula_of(subject, formula, [None if u is None else u * (1 + 2.0**-30) for u in us])
-        bars = {n: _scatter(want[n], moved[n], subject.unit) for n in want}
+        bars = _formula_bars(subject, formula, us, want)
         got = {n: g for n, g in tape.vjp(us).items() if n in want}
         yield from compare_gradients(subject, got, want, bars, tape.leaves, truth=DECLARED)
 
 
-def _scatter(a: Tensor, b: Tensor, unit: float) -> Array:
-    x, y = flat.flat(a), flat.flat(b)
-    top = np.max(np.abs(x), initial=0.0)
-    with np.errstate(all="ignore"):
-        return np.asarray(64 * unit * (np.abs(x - y) * 2.0**30 + np.abs(x) + 1e-3 * top))
+def _formula_bars(
+    subject: Subject, formula: Any, us: Sequence[Tensor | None], want: Mapping[str, Tensor]
+) -> dict[str, Array]:
+    """How far the formula itself moves when inputs and cotangents move by a few roundings, as in LINEAR."""
+    moved = []
+    for draw in range(DRAWS):
+        away = replace(subject, point=replace(subject.point, primals=shaken(subject, subject.point.primals, draw=draw)))
+        moved.append(formula_of(away, formula, shaken_cotangents(subject, us, draw=draw)))
+    terms = sum(u.numel() for u in us if u is not None)
+    bars = {}
+    for name, g in want.items():
+        base = flat.flat(g)
+        spread = scatter(base, [flat.flat(m[name]) for m in moved if name in m] or [base])
+        bars[name] = rounding_bar(base, spread, unit=subject.unit, terms=terms)
+    return bars
 
 
 def formula_of(subject: Subject, formula: Any, us: Sequence[Tensor | None]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from gradverify.numerics.comparison import inner, norm
 from gradverify.numerics.difference import Array, Bools
 from gradverify.numerics.directions import few, some
 from gradverify.numerics.measurement import SAFETY, Measurement
-from gradverify.numerics.picture import Picture, measured_unit
+from gradverify.numerics.picture import Picture, measured_unit, settled
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import Problem
 from gradverify.numerics.pursuit import judged_alone
@@ -144,7 +144,7 @@ def _not_finite(problem: Problem, direction: Array, j: int) -> Measurement:
     for stage in range(3):
         probe.extend(stage)
     best = probe.ladder.best()
-    resolved = np.isfinite(best.bar) & (best.bar <= 1e-3 * (np.abs(best.value) + np.abs(probe.ladder.centre)))
+    resolved = settled(probe.ladder, best.value, best.bar)
     around = neighbourhood.survey(probe.ladder, resolved=resolved & (best.kink <= best.bar / 2))
     name = neighbourhood.NAMES[int(around.code[0])]
     return Measurement(

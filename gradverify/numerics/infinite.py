@@ -10,6 +10,7 @@ from gradverify.numerics import neighbourhood
 from gradverify.numerics.difference import ROUNDING, Array, Bools
 from gradverify.numerics.directions import some
 from gradverify.numerics.measurement import Measurement
+from gradverify.numerics.picture import settled
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.trial import Trial
 
@@ -55,8 +56,7 @@ def _measured(probe: Probe, i: int) -> Measurement:
 
 def _name(probe: Probe, value: Array, bar: Array, kink: Array) -> str:
     """The commonest of what the outputs that move do."""
-    resolved = np.isfinite(bar) & (bar <= 1e-3 * (np.abs(value) + np.abs(probe.problem.centre)))
-    around = neighbourhood.survey(probe.ladder, resolved=resolved & (kink <= bar / 2))
+    around = neighbourhood.survey(probe.ladder, resolved=settled(probe.ladder, value, bar) & (kink <= bar / 2))
     moved = around.code[around.code != neighbourhood.FLAT]
     return neighbourhood.NAMES[int(np.bincount(moved).argmax())] if moved.size else "flat"
 

@@ -78,6 +78,15 @@ def floor(ladder: Ladder, slope: Array) -> Array:
     return 2 * AMPLIFICATION * ladder.roundoff(slope, FIRST[0]) * 2.0 ** -FIRST[0]
 
 
+def settled(ladder: Ladder, value: Array, bar: Array) -> Bools:
+    """Where a slope exists as far as its bar shows: it is below 1/64 of the slope, or rounding explains it.
+
+    A slope that grows without end, like log h, changes by 1/45 and more from one level to the next.
+    """
+    with np.errstate(all="ignore"):
+        return np.asarray(np.isfinite(bar) & (bar <= np.maximum(np.abs(value) / 64, floor(ladder, value))))
+
+
 def noise_unit(ladder: Ladder, size: Array) -> Array:
     """The forward's measured noise as if it were the roundoff of a dtype, [m]; its own where none was measured."""
     measured = ladder.noise[-1][1] if ladder.noise else np.zeros_like(size)

@@ -219,6 +219,17 @@ def test_a_claim_that_is_not_finite_is_judged_along_its_own_axis():
     assert not any(m.confirmed for m in edge.measure() if m.facts.get("kind") == "not finite")
 
 
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_a_slope_that_grows_without_end_does_not_exist_whatever_it_is_added_to(offset):
+    def entropy(x):
+        return offset + np.where(x == 0, 0.0, x * np.log(np.abs(np.where(x == 0, 1.0, x))))
+
+    bad = elementwise(
+        entropy, lambda x: np.where(x == 0, -np.inf, 1 + np.log(np.abs(x) + (x == 0))), np.array([0.0, 1.0, 2.0])
+    )
+    assert not any(m.confirmed for m in bad.measure() if m.facts.get("kind") == "not finite")
+
+
 def test_at_the_edge_of_a_domain_a_claim_that_is_not_finite_is_held_against_the_side_that_is():
     power = elementwise(
         lambda x: x * np.sqrt(x), lambda x: np.where(x > 0, 1.5 * np.sqrt(np.abs(x)), np.nan), np.array([0.0, 1.0, 2.0])
