@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradverify.numerics.difference import FIRST, Array
+from gradverify.numerics.comparison import ROUNDINGS
+from gradverify.numerics.difference import FIRST, Array, Bools
 from gradverify.numerics.measurement import SAFETY, Measurement
 from gradverify.numerics.neighbourhood import Surroundings
 from gradverify.numerics.probe import Probe
@@ -27,7 +28,7 @@ def at_kink(trial: Trial, probe: Probe, around: Surroundings, j: int) -> Measure
     low, high, error = (float(a[j]) for a in (around.low, around.high, around.error))
     claim, size = trial.slope(probe.direction, j)
     if not low - SAFETY * error <= claim <= high + SAFETY * error:
-        low, high = _hull(trial, probe, j, (low, high), claim)
+        low, high = _hull(trial, probe, around, j, (low, high), claim)
     return Measurement(
         analytic=claim,
         value=(low + high) / 2,
@@ -43,14 +44,19 @@ def at_kink(trial: Trial, probe: Probe, around: Surroundings, j: int) -> Measure
     )
 
 
-def _hull(trial: Trial, probe: Probe, j: int, seen: tuple[float, float], claim: float) -> tuple[float, float]:
+def _hull(
+    trial: Trial, probe: Probe, around: Surroundings, j: int, seen: tuple[float, float], claim: float
+) -> tuple[float, float]:
     """The hull of the slopes at differentiable points nearby, an eighth wider: Clarke's gradient at the kink.
 
     The one-sided slopes at the point itself, `seen`, are not all of it: the median of ties has many gradients and,
     along any line, hardly a kink. Sorting n tied entries has n! of them, which no sample holds: the later points
-    climb, each keeps some of the moves of the one whose slope came closest to the claim.
+    climb, each keeps some of the moves of the one whose slope came closest to the claim. Where most points have a
+    slope that no other has, there are more corners than points, or none: singular values that are equal have a
+    gradient for every basis. Outputs that are equal change their roles there: the one-sided slopes of each count.
     """
     low, high = seen
+    slopes: list[float] = []
     # Ties with inputs beside the group count as well.
     size = np.where(probe.direction == 0, trial.problem.scale(), np.abs(probe.direction))
     best, nearest, since = _away(trial), np.inf, 0
@@ -63,11 +69,26 @@ def _hull(trial: Trial, probe: Probe, j: int, seen: tuple[float, float], claim: 
         slope = _central(trial.problem, trial.problem.x + 2.0**-14 * away * size, probe.direction, j, -26)
         since += 1
         if np.isfinite(slope):
+            slopes.append(slope)
             low, high = min(low, slope), max(high, slope)
             if abs(slope - claim) <= nearest:
                 since = 0 if abs(slope - claim) < nearest else since
                 best, nearest = away, abs(slope - claim)
+    if 2 * _different(slopes, (high - low) / 1024) > max(len(slopes), SAMPLES):
+        equal = _equal(trial.problem, j) & np.isfinite(around.error)
+        low, high = min(low, *around.low[equal]), max(high, *around.high[equal])
     return low - (high - low) / 8, high + (high - low) / 8
+
+
+def _equal(problem: Problem, j: int) -> Bools:
+    """The outputs that equal output j within the rounding of their largest, [m]."""
+    rounding = ROUNDINGS * problem.unit * np.sqrt(problem.x.size) * problem.largest
+    return np.asarray(np.abs(problem.centre - problem.centre[j]) <= rounding)
+
+
+def _different(slopes: list[float], grain: float) -> int:
+    """How many of the slopes differ by more than a grain from all others below them."""
+    return int((np.diff(np.sort(slopes)) > grain).sum()) + 1 if slopes else 0
 
 
 def smooth_around(trial: Trial, probe: Probe, others: list[Probe], j: int, gap: float, scale: float) -> bool:

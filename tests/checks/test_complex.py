@@ -209,7 +209,7 @@ class TwiceUnconjugated(BothModes):
     [
         (ConjugatesTangent, "jvp", "GV401", "the tangent of output Im y"),
         (ConjugatesTangent, "adjoint", "GV402", "forward and reverse mode disagree about `Re w`: jvp() is off"),
-        (CutsHistory, "double_backward", "GV505", "the gradient of `Im w` by `Im z`"),
+        (CutsHistory, "double_backward", "GV505", "the gradient of `Re w` by `Re z`"),
         (TwiceUnconjugated, "double_backward", "GV501", "the gradient of `Im z` by `Im w`"),
     ],
 )
