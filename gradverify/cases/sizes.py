@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gradverify.cases.shapes import Axis, axis_size, letters, parse, validate
 from gradverify.records.case import Sizes
@@ -82,7 +82,7 @@ def fitting(
 ) -> tuple[Size, ...]:
     """Those sizes of a letter that keep every tensor within MAX_ELEMENTS and no expression negative.
 
-    `known`: sizes of the letters drawn before. Where nothing fits, what comes nearest: large dims stay allowed.
+    `known`: sizes of the letters drawn before. Where nothing fits, the smallest: large dims stay allowed.
     """
     candidates = _within_reach(letter, candidates, known)
     touched = outline.touching[letter]
@@ -90,8 +90,11 @@ def fitting(
     if not expressions and _elements(touched, outline.least, {**known, letter: candidates[-1]}) <= MAX_ELEMENTS:
         return candidates
     cost = {n: _elements(touched, outline.least, {**known, letter: n}) for n in candidates}
+    if all(math.isinf(elements) for elements in cost.values()):
+        wanted = _nearest(letter, candidates, outline, known)
+        cost = {n: _elements(touched, outline.least, {**known, letter: n}) for n in wanted} or cost
     fit = tuple(n for n, elements in cost.items() if elements <= MAX_ELEMENTS)
-    return fit or _nearest(letter, candidates, outline, known) or (min(cost, key=lambda n: cost[n]),)
+    return fit or (min(cost, key=lambda n: cost[n]),)
 
 
 def _within_reach(letter: str, candidates: tuple[Size, ...], known: Mapping[str, Sizes]) -> tuple[Size, ...]:
@@ -106,14 +109,14 @@ def _total(size: Sizes) -> int:
 
 def _nearest(
     letter: str, candidates: tuple[Size, ...], outline: Outline, known: Mapping[str, Sizes]
-) -> tuple[Size, ...] | None:
+) -> tuple[Any, ...]:
     """Sizes that an expression over other letters asks for: near theirs, and near their doubles."""
     if isinstance(candidates[0], tuple):
-        return None
+        return ()
     others = [n for n in known.values() if isinstance(n, int)]
     wanted = _within(outline.dims[letter], [n for o in others for n in (o, o + 1, 2 * o, 2 * o + 1)])
     able = [n for n in wanted if _elements(outline.touching[letter], outline.least, {**known, letter: n}) < math.inf]
-    return tuple(able) or None
+    return tuple(able)
 
 
 def _elements(args: Iterable[Arg], least: Mapping[str, Sizes], known: Mapping[str, Sizes]) -> float:

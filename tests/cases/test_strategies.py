@@ -1,4 +1,5 @@
 import itertools
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -246,3 +247,11 @@ def test_an_argument_may_bring_its_own_strategy() -> None:
     spec = Spec(name="f", op=None, args=(own, Arg(name="y", shape="k")))
     found = drawn(spec, "vjp", 20)
     assert {float(materialise(spec, c).primals["x"].sum()) for c in found} == {0.0, 3.0}
+
+
+@pytest.mark.parametrize("claim", ["edges", "vjp"])
+def test_an_expression_over_letters_makes_no_tensor_huge(claim) -> None:
+    """Where two edges do not fit into one tensor, the second letter is as small as it may be."""
+    grouped = Spec(name="grouped", op=None, args=(Arg(name="x", shape="b 2*g n"), Arg(name="w", shape="2*g")))
+    counts = [math.prod(dict(c.dims)[n] for n in "bgn") * 2 for c in sample(grouped, claim)]
+    assert max(counts) <= sizes.MAX_OUTPUT
