@@ -56,18 +56,18 @@ def _same(
 ) -> Iterator[Evidence]:
     for name, a, b in zip(outputs, again, outputs.values(), strict=True):
         bar = rounding_bar(flat(b), zeros(b), unit=subject.unit, terms=b.numel())
-        yield _graded(subject, f"output {name}", a, b, bar, kind)
+        yield _graded(subject, f"output {name}", f"output {name}", a, b, bar, kind)
     for name, first in grads.items():
         quantity, second = f"the gradient of `{name}`", regrads[name]
         if (first is None) != (second is None):
             yield subject.count(quantity, 1, kind=kind)
         elif first is not None and second is not None:
             own = bars[name] if subject.spec.nondeterministic else order_bar(subject, first)
-            yield _graded(subject, quantity, second, first, own, kind)
+            yield _graded(subject, quantity, name, second, first, own, kind)
 
 
-def _graded(subject: Subject, quantity: str, a: Tensor, b: Tensor, bar: Array, kind: str) -> Evidence:
+def _graded(subject: Subject, quantity: str, argument: str, a: Tensor, b: Tensor, bar: Array, kind: str) -> Evidence:
     """Bitwise, unless the spec says that rounding may differ; how many elements differ, and by how much."""
     differ = int((~torch.isclose(a, b, rtol=0, atol=0, equal_nan=True)).sum())
     declared = subject.spec.nondeterministic
-    return subject.compare(quantity, quantity, a, b, bar, kind=kind, differ=differ, declared=declared)
+    return subject.compare(quantity, argument, a, b, bar, kind=kind, differ=differ, declared=declared)

@@ -21,7 +21,8 @@ from gradverify.records.case import Case
 from gradverify.records.verdict import Outcome, Verdict
 
 REDRAWS = 4
-"""A search ends when nothing could be judged in this many times the cases that were asked for."""
+"""A search ends when nothing could be judged in this many times the cases that were asked for; in as many as were asked
+for where hardly one in ten could."""
 
 SHRINKS = 150
 """Cases tried after the first failure. Enough for a dozen draws of a handful of choices each; more buys little."""
@@ -79,7 +80,8 @@ class _Search:
             return
         if self.spent >= self.examples:
             raise _Enough("examples")
-        if self.found.redrawn >= REDRAWS * max(self.examples, 10):
+        hopeless = 10 * (len(self.found.verdicts) - self.found.redrawn) < self.found.redrawn
+        if self.found.redrawn >= (1 if hopeless else REDRAWS) * max(self.examples, 10):
             raise _Enough("nothing to judge")
         self.try_swept(case)
         self.spent += 1

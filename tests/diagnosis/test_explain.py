@@ -352,9 +352,14 @@ def test_a_straight_through_without_a_contract_is_told_what_to_declare():
 
 @pytest.mark.parametrize("neighbourhood", CAUSE)
 def test_an_undecided_claim_names_its_cause(neighbourhood):
-    e = evidence(neighbourhood=neighbourhood)
+    e = evidence(neighbourhood=neighbourhood, error=0.1)
     found = finding(e, "GV303", Outcome.INCONCLUSIVE, reason="3 of 20 cases resolved")
     assert found.summary == f"{TITLES['GV303']}: 3 of 20 cases resolved; {CAUSE[neighbourhood]}"
+
+
+def test_a_slope_that_is_visible_is_undecided_for_another_reason():
+    found = finding(evidence(error=1e-12), "GV303", Outcome.INCONCLUSIVE)
+    assert found.summary.endswith("a mismatch was seen that did not come again: is something kept between calls?")
 
 
 def test_a_wrong_reference_is_the_cause_and_a_cause_that_was_measured_stands_before_the_neighbourhood():
