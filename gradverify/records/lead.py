@@ -15,9 +15,11 @@ _CAUSES = (
     ("lifetime", "GV209"),
     ("forward", ""),
     ("linear", ""),
+    ("transforms.opcheck", ""),
 )
 """Claims, some under one code only, that say why others fail: memory that is never written; an op that changes what it
-is given, is no function of its inputs, or keeps state; other values; a backward that is no linear map."""
+is given, is no function of its inputs, or keeps state; other values; a backward that is no linear map; an operator that
+is registered wrongly."""
 
 _ROUNDED = 2.0**-6
 """What rounds to bfloat16 is off by 2^-8 and no linear map either: the wrong gradient says more."""

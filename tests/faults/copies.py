@@ -61,6 +61,17 @@ class ScaledByClosure(Scaled):
         self.inner = lambda x: self.scale * x
 
 
+class ScaledByLambda(Scaled):
+    """Keeps a function without a name, which cannot be pickled."""
+
+    def __init__(self):
+        super().__init__()
+        self.outer = lambda y: torch.tanh(y)
+
+    def forward(self, x):
+        return self.outer(self.scale * x)
+
+
 class Remembers(nn.Module):
     """exp(-s x^2), and the last of it, for whoever wants to log it."""
 
@@ -86,5 +97,13 @@ class RemembersTheGraph(Remembers):
 FAULTS = (
     fault("weights_of_the_original", wrong=SharesShared(), right=Shares()),
     fault("closure_over_the_original", wrong=ScaledByClosure(), right=Scaled()),
-    fault("result_kept_with_its_graph", wrong=RemembersTheGraph(), right=Remembers()),
+    fault("function_made_on_the_spot", wrong=ScaledByLambda(), right=Scaled()),
+    fault(
+        "result_kept_with_its_graph",
+        wrong=RemembersTheGraph(),
+        right=Remembers(),
+        primary="memory",
+        must_fail=("memory", "transforms.pickle"),
+        code="GV207",
+    ),
 )

@@ -19,7 +19,7 @@ from gradverify.cases.modules import in_dtype
 from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import Subject, at, scatter, shaken, shaken_cotangents
 from gradverify.checks.transforms import beside
-from gradverify.errors import NotApplicableError, OpError
+from gradverify.errors import NotApplicableError, OpError, UsageError
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.numerics.noise import unit_roundoff
 from gradverify.records.case import Case
@@ -64,7 +64,11 @@ def _wide(spec: Spec, case: Case) -> Subject:
     if spec.dtypes and WIDE not in spec.dtypes:
         raise NotApplicableError(f"autocast leaves {case.dtype} alone, and the spec takes no {WIDE}")
     wide: Case = msgspec.structs.replace(case, dtype=WIDE)
-    return at(in_dtype(spec, WIDE), wide)
+    try:
+        return at(in_dtype(spec, WIDE), wide)
+    except UsageError as error:
+        # The module was called before, and keeps something of that call: transforms.pickle says so.
+        raise NotApplicableError(f"the module cannot be copied once it was called ({error.__cause__})") from error
 
 
 def _judged(subject: Subject) -> Iterator[Evidence]:
