@@ -52,13 +52,16 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     """
     subject = at(spec, case)
     alone = _alone(subject)
+    unwritten = list(_never_written(alone))
+    yield from unwritten
+    if any(e.worst is None and e.analytic for e in unwritten):
+        return  # What was left behind in memory differs from call to call: no comparison comes out twice alike.
     yield from _in_modes(alone)
     yield from _interleaved(alone)
     yield from _kept(alone)
     yield from _after_other_sizes(alone)
     yield from _accumulated(alone)
     yield from _changed_in_place(alone)
-    yield from _never_written(alone)
 
 
 def _alone(subject: Subject, draw: int = 0) -> _Alone:

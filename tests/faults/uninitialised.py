@@ -9,7 +9,7 @@ import torch
 
 from tests.faults.record import NONEMPTY, Rule, arg, integers, mask, pair
 
-fault = partial(pair, cls="uninitialised", primary="lifetime", must_fail=("lifetime", "repeat"), code="GV211")
+fault = partial(pair, cls="uninitialised", primary="repeat", must_fail=("repeat", "lifetime"))
 
 _LEFT_BEHIND = itertools.count(1)
 
