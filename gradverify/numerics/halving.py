@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gradverify.numerics.comparison import inner, norm
-from gradverify.numerics.difference import Array
+from gradverify.numerics.difference import Array, Ladder
 from gradverify.numerics.measurement import SAFETY
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.trial import Trial
@@ -39,7 +39,7 @@ that of the whole but for luck, and only one that is 25 times as large would mis
 
 
 def worst_input(trial: Trial, probe: Probe, j: int) -> int:
-    """Halve the inputs towards the largest mismatch of output j: one, two or six forwards a time."""
+    """Halve the inputs towards the largest mismatch of output j: one, two, four or six forwards a time."""
     whole = probe.only(np.array([j])).ladder.best()
     coordinates = np.flatnonzero(probe.direction)
     gap = trial.slope(probe.direction, j)[0] - float(whole.value[0])
@@ -66,8 +66,12 @@ def _cheapest(probe: Probe, j: int, slope: float, error: float) -> Callable[[Pro
     if one is not None:
         return lambda part: _forward(part, j, one)
     two = next((e for e in ladder.levels if abs(float(ladder.central(e)[j]) - slope) <= error), None)
+    if two is not None:
+        return lambda part: _central(part, j, (two,))
+    pairs = (e for e in ladder.levels if e - 1 in ladder.plus)
+    four = next((e for e in pairs if abs(_extrapolated(ladder, j, e) - slope) <= error), None)
     top = int(probe.only(np.array([j])).ladder.best().top[0])
-    return lambda part: _central(part, j, (top, top - 1, top - 2) if two is None else (two,))
+    return lambda part: _central(part, j, (top, top - 1, top - 2) if four is None else (four, four - 1))
 
 
 def _forward(part: Probe, j: int, e: int) -> float:
@@ -77,7 +81,15 @@ def _forward(part: Probe, j: int, e: int) -> float:
 
 
 def _central(part: Probe, j: int, levels: tuple[int, ...]) -> float:
-    """The slope of output j by a central difference, or by the window of three."""
+    """The slope of output j by a central difference, two of them extrapolated, or the window of three."""
     part.ladder.sample(levels)
-    part = part.only(np.array([j]))
-    return float(part.ladder.central(levels[0])[0] if len(levels) == 1 else part.ladder.best().value[0])
+    if len(levels) == 1:
+        return float(part.ladder.central(levels[0])[j])
+    if len(levels) == 2:
+        return _extrapolated(part.ladder, j, levels[0])
+    return float(part.only(np.array([j])).ladder.best().value[0])
+
+
+def _extrapolated(ladder: Ladder, j: int, e: int) -> float:
+    """The slope of output j from the central differences at 2^e and 2^(e-1): their error of h^2 cancels."""
+    return float(4 * ladder.central(e - 1)[j] - ladder.central(e)[j]) / 3
