@@ -74,14 +74,18 @@ class SlowSilu(Silu):
 
 
 OPS = {"small op": Silu, "op of 1 ms": SlowSilu}
+FIRST_ORDER = "forward,vjp,linear,layout,purity,repeat,edges,partial"
+
 ROWS = (
+    ("small op", "dev", FIRST_ORDER),
+    ("op of 1 ms", "dev", FIRST_ORDER),
     ("small op", "dev", ""),
     ("small op", "ci", ""),
     ("op of 1 ms", "dev", ""),
     ("op of 1 ms", "ci", ""),
     ("small op", "ci", "transforms.compile"),
 )
-"""Op, profile, and one claim alone; empty: all but `transforms.compile`."""
+"""Op, profile, and the claims, of which none means all but `transforms.compile`."""
 
 
 def late_imports() -> float:
@@ -93,7 +97,7 @@ def late_imports() -> float:
     return time.perf_counter() - start
 
 
-def measure(name: str, profile: str, claim: str) -> dict[str, float]:
+def measure(name: str, profile: str, claims: str) -> dict[str, float]:
     """Wall seconds of one verification in this process, and the seconds by phase that its results name."""
     late = late_imports()
     start = time.perf_counter()
@@ -103,8 +107,13 @@ def measure(name: str, profile: str, claim: str) -> dict[str, float]:
     from gradverify.records.spec import Arg, Spec
 
     spec = Spec(name="silu", op=OPS[name], args=(Arg(name="x", shape="*b n"),))
-    claims, skip = ((claim,), ()) if claim else ((), ("transforms.compile",))
-    plan = Plan(claims=claims, skip=skip, examples=BUILT_IN[profile].examples or 0, profile=profile)
+    skip = () if claims else ("transforms.compile",)
+    plan = Plan(
+        claims=tuple(filter(None, claims.split(","))),
+        skip=skip,
+        examples=BUILT_IN[profile].examples or 0,
+        profile=profile,
+    )
     results = list(verify(spec, plan, Policy()))
     wall = time.perf_counter() - start
     phases: dict[str, float] = {}
@@ -116,17 +125,17 @@ def measure(name: str, profile: str, claim: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure each row in a fresh interpreter, or (with op, profile and claim as arguments) one in this one."""
+    """Measure each row in a fresh interpreter, or (with op, profile and claims as arguments) one in this one."""
     if len(sys.argv) > 1:
         print(json.dumps(measure(*sys.argv[1:])))
         return
     rows: list[list[object]] = []
     data = {}
-    for name, profile, claim in ROWS:
-        command = [sys.executable, "-m", "ci.bench.shares", name, profile, claim]
+    for name, profile, claims in ROWS:
+        command = [sys.executable, "-m", "ci.bench.shares", name, profile, claims]
         done = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(RUNS)]
         best = min((json.loads(d.stdout) for d in done), key=lambda m: m["wall"])
-        data[f"{name}, {profile} {claim}".strip()] = best
+        data[f"{name}, {profile} {claims}".strip()] = best
         phases = [f"{100 * best.get(p, 0.0) / best['wall']:.0f} %" for p in ("op", "generation", "judging")]
         outcomes = ", ".join(
             f"{v:.0f} {k.removeprefix('outcome ')}" for k, v in best.items() if k.startswith("outcome")
@@ -135,7 +144,7 @@ def main() -> None:
             [
                 name,
                 profile,
-                claim or "all others",
+                {"": "all but transforms.compile", FIRST_ORDER: "first-order VJPs (8)"}.get(claims, claims),
                 f"{best['wall']:.2f} s",
                 f"{best['late imports']:.1f} s",
                 *phases,

@@ -18,6 +18,7 @@ from gradverify.cases.strategies import allowed, cases, pinned
 from gradverify.cases.sweep import spread, sweep
 from gradverify.checks import CHECKS
 from gradverify.diagnosis.explain import explain, remedy_of_raised
+from gradverify.engine.heap import set_aside
 from gradverify.engine.search import Found, search
 from gradverify.engine.threads import largest, threads_for
 from gradverify.errors import CannotJudgeError, NotApplicableError, OpError
@@ -68,7 +69,9 @@ def verify(spec: Spec, plan: Plan, policy: Policy) -> Iterator[Result]:
             own = in_dtype(spec, dtype)
             for claim in selected(plan.claims, plan.skip):
                 trial = _Trial(own, claim, device, dtype, plan, _policy(spec, dtype, policy), deadline)
-                yield _expected(spec, trial.result())
+                with set_aside():
+                    result = trial.result()
+                yield _expected(spec, result)
 
 
 def present() -> tuple[str, ...]:
