@@ -1,23 +1,26 @@
 """Right ops under all claims of the profile ci: the catalogue, functions of torch, the twins of the faults.
 
-`python -m ci.bench.functions [--skip CLAIM ...] [--only NAME] [--examples N] [--jobs N]`. Every result that is no plain
-PASS or SKIP is an alarm and named; so is what torch itself gets wrong, which the specs mark (`xfail`). What is skipped
-is said; with --only or --examples nothing is published.
+`python -m ci.bench.functions [--skip CLAIM ...] [--again NAME ... | --rest] [--only NAME] [--examples N] [--jobs N]`.
+Every result that is no plain PASS or SKIP is an alarm and named; so is what torch itself gets wrong, which the specs
+mark (`xfail`). What is skipped is said; with --only or --examples nothing is published. It takes hours of one core:
+what was done when it is interrupted is published as a part, --rest does the others, --again single ops; every row keeps
+the revision that it was measured at.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from multiprocessing import get_context
 
-from ci.bench.tables import ROOT, bullets, publish, table
+from ci.bench.tables import RESULTS, ROOT, bullets, machine, publish, table
 from gradverify.discovery.loading import from_file
 from gradverify.engine.verify import verify
 from gradverify.records.claims import CLAIMS
@@ -41,6 +44,7 @@ class Row:
     said: str
     code: str
     why: str
+    revision: str = ""
 
 
 def specs() -> Iterator[tuple[str, Spec]]:
@@ -69,9 +73,22 @@ def rows_of(place: int, plan: Plan) -> list[Row]:
     """All claims of the op at that place: a worker is told the place, as an op may be a lambda."""
     warnings.simplefilter("ignore")
     source, spec = _specs()[place]
-    results = verify(spec, plan, Policy())
+    revision = machine()["commit"]
+    try:
+        results = list(verify(spec, plan, Policy()))
+    except Exception as error:  # noqa: BLE001 a crash is the worst alarm, and no reason to lose the other rows
+        why = f"{type(error).__name__}: {error}"
+        return [Row(source=source, name=spec.name, claim="", said="alarm", code="crash", why=why, revision=revision)]
     return [
-        Row(source=source, name=spec.name, claim=r.claim, said=said(r), code=r.xfailed or r.code, why=r.reason)
+        Row(
+            source=source,
+            name=spec.name,
+            claim=r.claim,
+            said=said(r),
+            code=r.xfailed or r.code,
+            why=r.reason,
+            revision=revision,
+        )
         for r in results
     ]
 
@@ -102,6 +119,30 @@ def named(rows: list[Row], *columns: str) -> str:
     return bullets(shown) if shown else "None."
 
 
+def kept(again: Sequence[str]) -> list[Row]:
+    """The rows of the last run but those of the ops that are run again."""
+    file = RESULTS / "functions.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
+    return [Row(**r) for r in rows if r["name"] not in again]
+
+
+def revisions(rows: list[Row]) -> str:
+    """Which revision how many ops were measured at."""
+    counts = Counter({(r.source, r.name): r.revision for r in rows}.values())
+    return ", ".join(f"{n} at {revision}" for revision, n in counts.most_common())
+
+
+def run(places: list[int], plan: Plan, jobs: int) -> Iterator[list[Row]]:
+    """The rows of each op as it is done."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(rows_of, place, plan) for place in places]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def main() -> None:
     """Run it, print what is not plain as it comes, and publish."""
     parse = argparse.ArgumentParser(description=__doc__)
@@ -109,17 +150,31 @@ def main() -> None:
     parse.add_argument("--examples", type=int, default=CI, help="cases a claim; nothing is published")
     parse.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parse.add_argument("--skip", nargs="*", default=[], help="claims that are left out, such as transforms.compile")
+    parse.add_argument("--again", nargs="*", default=[], help="only these ops; the other rows stay as they are")
+    parse.add_argument("--rest", action="store_true", help="only the ops that have no row yet")
     options = parse.parse_args()
     plan = Plan(examples=options.examples, profile="ci", skip=tuple(options.skip))
-    rows: list[Row] = []
-    places = [k for k, (_, spec) in enumerate(_specs()) if options.only in spec.name]
-    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        for place, own in zip(places, pool.map(partial(rows_of, plan=plan), places), strict=True):
+    rows = kept(options.again) if options.again or options.rest else []
+    done = {(r.source, r.name) for r in rows}
+    places = [
+        k
+        for k, (source, spec) in enumerate(_specs())
+        if options.only in spec.name
+        and (not options.again or spec.name in options.again)
+        and (source, spec.name) not in done
+    ]
+    try:
+        for own in run(places, plan, options.jobs):
             rows += own
-            source, spec = _specs()[place]
-            print(f"{source:10} {spec.name:30} {named(own, 'alarm', 'INCONCLUSIVE', 'marked')}", flush=True)
+            print(f"{own[0].source:10} {own[0].name:30} {named(own, 'alarm', 'INCONCLUSIVE', 'marked')}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: what was done is kept; --rest does the others", flush=True)
     without = f" without {', '.join(options.skip)}" if options.skip else ""
-    head = f"All claims{without}, {options.examples} cases each. Marked: what torch itself gets wrong."
+    ops = len({(r.source, r.name) for r in rows})
+    head = (
+        f"All claims{without}, {options.examples} cases each, {ops} of {len(_specs())} right ops "
+        f"({revisions(rows)}). Marked: what torch itself gets wrong."
+    )
     body = f"{head}\n\n{summary(rows)}\n\nAlarms:\n\n{named(rows, 'alarm')}"
     more = f"{by_claim(rows)}\n\nOpen:\n\n{named(rows, 'INCONCLUSIVE')}\n\nMarked:\n\n{named(rows, 'marked')}"
     if options.only or options.examples != CI:
