@@ -45,7 +45,15 @@ def test_records_judge_and_reports_do_not_load_torch(module: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("--version",), ("check", "--help"), ("list",), ("chekc",), ("check", "--no-such-option")],
+    [
+        ("--help",),
+        ("--version",),
+        ("check", "--help"),
+        ("list",),
+        ("explain", "GV104"),
+        ("chekc",),
+        ("check", "--no-such-option"),
+    ],
     ids=" ".join,
 )
 def test_help_version_list_and_errors_of_usage_do_not_load_torch(arguments: tuple[str, ...]) -> None:
