@@ -68,6 +68,7 @@ KINDS = {
     ("lifetime", "in place"): "GV212",
     ("lifetime", "index in place"): "GV212",
     ("lifetime", "mode"): "GV213",
+    ("lifetime", "not repeatable"): "GV204",
     ("lifetime", "accumulated"): "GV214",
     ("complex", "refused"): "GV217",
     ("complex", "refused in backward"): "GV217",

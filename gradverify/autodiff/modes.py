@@ -21,11 +21,11 @@ def inferred(called: Called, primals: Primals, kwargs: Mapping[str, Any]) -> tup
 
 
 @contextmanager
-def poisoned() -> Iterator[None]:
-    """Memory of torch's own `empty` holds NaN, or the largest integer, until it is written.
+def deterministic(*, fill: bool) -> Iterator[None]:
+    """Torch's deterministic algorithms; where `fill`, memory of its own `empty` holds NaN until it is written.
 
-    That comes with torch's deterministic algorithms; where there is none torch would warn, and is not let to. Both
-    settings are put back, also after an exception. Buffers of other allocators (numpy, a kernel's own) are not filled.
+    Integers hold the largest one. Where there is no such algorithm torch would warn, and is not let to. All settings
+    are put back, also after an exception. Buffers of other allocators (numpy, a kernel's own) are not filled.
     """
     mode = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
@@ -34,7 +34,7 @@ def poisoned() -> Iterator[None]:
         try:
             # What use_deterministic_algorithms(True, warn_only=True) sets, less its import of torch's compiler.
             torch.set_deterministic_debug_mode("warn")
-            torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+            torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
             yield
         finally:
             torch.set_deterministic_debug_mode(mode)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import Tensor
-
 from gradverify.autodiff.products import Tape
-from gradverify.checks.flat import flat
+from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.forward import against_reference
 from gradverify.checks.gradient import against_truth
 from gradverify.checks.subject import Subject, at
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
+
+FEW = 4
+"""So many wrong values are shown."""
 
 
 def check(spec: Spec, case: Case) -> Iterator[Evidence]:
@@ -33,9 +34,11 @@ def _nothing_flows(subject: Subject, tape: Tape) -> Iterator[Evidence]:
     us = subject.cotangents(tape)
     for name, grad in tape.vjp(us).items():
         quantity = f"the gradient of `{name}`"
-        wrong = 0 if grad is None else _nonzero(grad)
-        yield subject.count(quantity, wrong, kind="empty", shape=str(list(tape.leaves[name].shape)))
+        values = zeros(tape.leaves[name]) if grad is None else flat(grad)
+        wrong = values[values != 0]
+        facts = {"found": _listed(wrong), "wanted": "zeros, or None: no output has an element"} if wrong.size else {}
+        yield subject.count(quantity, wrong.size, kind="empty", shape=str(list(tape.leaves[name].shape)), **facts)
 
 
-def _nonzero(grad: Tensor) -> int:
-    return int((flat(grad) != 0).sum())
+def _listed(values: Array) -> str:
+    return ", ".join(f"{v:.4g}" for v in values[:FEW]) + (", ..." if values.size > FEW else "")

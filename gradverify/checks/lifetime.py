@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradverify.autodiff.calling import copies, is_inexact
-from gradverify.autodiff.modes import inferred, overwrite, poisoned
+from gradverify.autodiff.modes import inferred, overwrite
 from gradverify.autodiff.products import Tape, dense
 from gradverify.cases.materialise import generator, normal
+from gradverify.checks import fresh_memory
+from gradverify.checks.alone import Alone, Cotangents, clones, of
 from gradverify.checks.elsewhere import with_other_sizes, with_other_values
 from gradverify.checks.flat import Array, flat, zeros
-from gradverify.checks.subject import Gradients, Subject, at, compare_gradients, gradient_bars, order_bar
+from gradverify.checks.subject import Gradients, Subject, at, compare_gradients, order_bar
 from gradverify.checks.watch import changed, different, generator_moved, photograph, returned
 from gradverify.errors import OpError
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
-
-Cotangents = Sequence[Tensor | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Alone:
-    """A subject, and what one call of it gives by itself: outputs, gradients under cotangents, and their bars."""
-
-    subject: Subject
-    cotangents: Cotangents
-    outputs: tuple[Tensor, ...]
-    gradients: Gradients
-    like: Mapping[str, Tensor]
-    bars: Mapping[str, Array]
-
-    def same(self, got: Gradients, *, kind: str, phase: str) -> Iterator[Evidence]:
-        """Evidence that gradients are those of the call alone."""
-        yield from compare_gradients(
-            self.subject, got, self.gradients, self.bars, self.like, kind=kind, phase=phase, beside="the call alone"
-        )
 
 
 def check(spec: Spec, case: Case) -> Iterator[Evidence]:
@@ -51,11 +32,11 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     in memory that torch filled with NaN; outputs without gradients and in inference mode.
     """
     subject = at(spec, case)
-    alone = _alone(subject)
-    unwritten = list(_never_written(alone))
+    alone = of(subject)
+    unwritten = list(fresh_memory.never_written(alone))
     yield from unwritten
-    if any(e.worst is None and e.analytic for e in unwritten):
-        return  # What was left behind in memory differs from call to call: no comparison comes out twice alike.
+    if not fresh_memory.stands(unwritten):
+        return  # What differs from call to call, as what was left behind in memory does, can be held against nothing.
     yield from _in_modes(alone)
     yield from _interleaved(alone)
     yield from _kept(alone)
@@ -64,38 +45,13 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     yield from _changed_in_place(alone)
 
 
-def _alone(subject: Subject, draw: int = 0) -> _Alone:
-    tape = subject.record()
-    us = subject.cotangents(tape, draw)
-    gradients = _clones(tape.vjp(us))
-    return _Alone(
-        subject=subject,
-        cotangents=us,
-        outputs=tuple(y.detach().clone() for y in tape.outputs),
-        gradients=gradients,
-        bars=_bars(subject, us, gradients),
-        like=tape.leaves,
-    )
-
-
-def _bars(subject: Subject, us: Cotangents, gradients: Gradients) -> dict[str, Array]:
-    """Scatter where calls may differ; else an order of summation, and none of the calls may have spoilt the others."""
-    if subject.spec.nondeterministic:
-        return gradient_bars(subject, us, gradients)
-    return {n: order_bar(subject, g) for n, g in gradients.items() if g is not None}
-
-
-def _clones(gradients: Gradients) -> dict[str, Tensor | None]:
-    return {n: None if g is None else g.clone() for n, g in gradients.items()}
-
-
 # Several calls.
 
 
-def _interleaved(alone: _Alone) -> Iterator[Evidence]:
+def _interleaved(alone: Alone) -> Iterator[Evidence]:
     """Forward a, forward b, backward a, backward b; a twice on the same memory, which stays as it is."""
     subject, us = alone.subject, alone.cotangents
-    other = _alone(with_other_values(subject), draw=1)
+    other = of(with_other_values(subject), draw=1)
     handed = copies(subject.point.primals)
     inputs = {n: t for n, t in handed.items() if t is not None}
     before = photograph(inputs)
@@ -113,12 +69,12 @@ def _interleaved(alone: _Alone) -> Iterator[Evidence]:
         yield subject.count("the global generator", generator_moved(state), kind="generator", phase=phase)
 
 
-def _kept(alone: _Alone) -> Iterator[Evidence]:
+def _kept(alone: Alone) -> Iterator[Evidence]:
     """Gradients that were returned stay what they are when backward is called again, here and on other data."""
     subject = alone.subject
     tape = subject.record()
     gradients = tape.vjp(alone.cotangents)
-    before = _clones(gradients)
+    before = clones(gradients)
     tape.vjp(subject.cotangents(tape, 2))
     other = with_other_values(subject)
     away = other.record()
@@ -131,7 +87,7 @@ def _kept(alone: _Alone) -> Iterator[Evidence]:
             yield subject.count(f"the gradient of `{name}` that was returned first", wrong, kind="kept", **said)
 
 
-def _after_other_sizes(alone: _Alone) -> Iterator[Evidence]:
+def _after_other_sizes(alone: Alone) -> Iterator[Evidence]:
     """A larger call between forward and backward, and another before both: whatever they leave behind differs."""
     subject, us = alone.subject, alone.cotangents
     larger = with_other_sizes(subject)
@@ -154,12 +110,12 @@ def _called(subject: Subject, draw: int) -> bool:
     return True
 
 
-def _accumulated(alone: _Alone) -> Iterator[Evidence]:
+def _accumulated(alone: Alone) -> Iterator[Evidence]:
     """`.grad` becomes r + B(u) where it was r, and B(u) + B(w) after two backwards where it was None."""
     subject, us = alone.subject, alone.cotangents
     tape = subject.record()
     ws = subject.cotangents(tape, 2)
-    more = _clones(tape.vjp(ws))
+    more = clones(tape.vjp(ws))
     bars = {n: _of_sum(subject, bar, more.get(n)) for n, bar in alone.bars.items()}
     filled = {n: _random(subject, n, t) for n, t in tape.leaves.items()}
     started: dict[str, Tensor | None] = dict(filled)
@@ -215,7 +171,7 @@ def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 # Between forward and backward.
 
 
-def _changed_in_place(alone: _Alone) -> Iterator[Evidence]:
+def _changed_in_place(alone: Alone) -> Iterator[Evidence]:
     """Each input and each output in turn takes other values: torch refuses, or the gradient is that of the old ones."""
     subject = alone.subject
     other = with_other_values(subject).point.primals
@@ -233,7 +189,7 @@ def _changed_in_place(alone: _Alone) -> Iterator[Evidence]:
             yield from _noticed(alone, tape, f"output {k}", real=real)
 
 
-def _noticed(alone: _Alone, tape: Tape, what: str, *, real: bool) -> Iterator[Evidence]:
+def _noticed(alone: Alone, tape: Tape, what: str, *, real: bool) -> Iterator[Evidence]:
     try:
         got = tape.vjp(alone.cotangents)
     except OpError:
@@ -242,41 +198,10 @@ def _noticed(alone: _Alone, tape: Tape, what: str, *, real: bool) -> Iterator[Ev
     yield from alone.same(got, kind=kind, phase=f"{what} was changed in place before backward")
 
 
-# Memory, and modes.
+# Modes.
 
 
-def _never_written(alone: _Alone) -> Iterator[Evidence]:
-    """Outputs and gradients where fresh memory holds NaN: those that become NaN, or other numbers, were not written."""
-    subject, kind = alone.subject, "never written"
-    try:
-        with poisoned():
-            tape = subject.record()
-            got = tape.vjp(alone.cotangents)
-    except OpError as error:
-        yield subject.count("the call", 1, kind=kind, said=f"with NaN in fresh memory {error}")
-        return
-    pairs = [(f"output {k}", a, b) for k, (a, b) in enumerate(zip(tape.outputs, alone.outputs, strict=False))]
-    pairs += [
-        (f"the gradient of `{n}`", g, w)
-        for n, w in alone.gradients.items()
-        if (g := got[n]) is not None and w is not None
-    ]
-    for quantity, a, b in pairs:
-        yield from _unwritten(subject, quantity, a.detach(), b)
-    yield from alone.same(got, kind=kind, phase="fresh memory held NaN")
-
-
-def _unwritten(subject: Subject, quantity: str, got: Tensor, want: Tensor) -> Iterator[Evidence]:
-    if got.shape != want.shape or not is_inexact(got):
-        return
-    wrong = (torch.isnan(got) & ~torch.isnan(want)).nonzero()
-    count = len(wrong)
-    first = ", ".join(map(str, wrong[0].tolist())) if count and want.ndim else ""
-    said = f"{count} of {want.numel()} elements are never written" + (f", [{first}] the first" if first else "")
-    yield subject.count(quantity, count, kind="never written", **({"said": said} if count else {}))
-
-
-def _in_modes(alone: _Alone) -> Iterator[Evidence]:
+def _in_modes(alone: Alone) -> Iterator[Evidence]:
     """The outputs without gradients and in inference mode are those that are recorded."""
     subject = alone.subject
     if subject.spec.nondeterministic:

@@ -60,7 +60,7 @@ def _same(
     for name, first in grads.items():
         quantity, second = f"the gradient of `{name}`", regrads[name]
         if (first is None) != (second is None):
-            yield subject.count(quantity, 1, kind=kind)
+            yield subject.count(quantity, 1, kind=kind, said="one call returns it, and an equal one returns None")
         elif first is not None and second is not None:
             own = bars[name] if subject.spec.nondeterministic else order_bar(subject, first)
             yield _graded(subject, quantity, name, second, first, own, kind)

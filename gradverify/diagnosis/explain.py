@@ -20,6 +20,7 @@ REMEDIES = {
     "GV904": "judge it in float32, at lower resolution: --dtype float32, in Python dtype='float32', in a spec "
     'dtypes=["float32"]. Or, where it holds float32 tensors of its own, let it convert them to the dtype of its inputs',
     "GV902": "mend the op; inputs that it is not meant for are kept from it by a spec (gv.dim, gv.domain, where=)",
+    "GV905": "if it is meant, say so in a spec: dims={letter: gv.dim(lo=2)}",
     "GV211": "write every element: new_zeros instead of empty, or a kernel whose mask covers the tail",
     "GV212": "save it with ctx.save_for_backward, as it is: not .data, and not as an attribute",
     "GV501": "compute it right, or refuse: mark backward @once_differentiable",

@@ -15,7 +15,7 @@ from gradverify.cases.modules import note
 from gradverify.engine.environment import environment
 from gradverify.engine.verify import present, verify
 from gradverify.errors import UsageError
-from gradverify.records.claims import NOT_YET, WHY_NOT_YET
+from gradverify.records.claims import NOT_YET, WHY_NOT_YET, selected
 from gradverify.records.described import described
 from gradverify.records.policy import Plan, Policy
 from gradverify.records.run import Invocation, NotCovered, OpRun, Run, Tool
@@ -30,6 +30,9 @@ class Unusable:
     target: str
     error: str
 
+
+BUFFERS = "buffers of other allocators"
+NOT_FILLED = "lifetime cannot tell whether they were written"
 
 Listener = Callable[[Spec, Result], None]
 
@@ -110,7 +113,8 @@ def _not_covered(plan: Plan) -> tuple[NotCovered, ...]:
     claims = [NotCovered(what=claim, why=WHY_NOT_YET) for claim in NOT_YET]
     devices = [] if "cuda" in present() else [NotCovered(what="cuda", why="no such device here")]
     skipped = [NotCovered(what=claim, why="skipped on request") for claim in plan.skip]
-    return (*claims, *devices, *skipped)
+    buffers = [NotCovered(what=BUFFERS, why=NOT_FILLED)] if "lifetime" in selected(plan.claims, plan.skip) else []
+    return (*claims, *buffers, *devices, *skipped)
 
 
 def _totals(ops: Sequence[OpRun]) -> dict[str, int]:

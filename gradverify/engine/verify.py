@@ -17,8 +17,9 @@ from gradverify.cases.signatures import resolved
 from gradverify.cases.strategies import allowed, cases, pinned
 from gradverify.cases.sweep import spread, sweep
 from gradverify.checks import CHECKS
-from gradverify.diagnosis.explain import explain, remedy_of_raised
+from gradverify.diagnosis.explain import REMEDIES, explain, remedy_of_raised
 from gradverify.engine.heap import set_aside
+from gradverify.engine.refusals import refuses, told
 from gradverify.engine.search import Found, search
 from gradverify.engine.threads import largest, threads_for
 from gradverify.errors import CannotJudgeError, NotApplicableError, OpError
@@ -106,6 +107,8 @@ class _Trial:
         self.spec, self.claim, self.device, self.dtype = spec, claim, device, dtype
         self.plan, self.policy, self.deadline = plan, policy, deadline
         self.judging = 0.0
+        self.pinned = pinned(spec, claim, dtype=dtype, device=device)
+        self.refused: tuple[Case, OpError] | None = None
 
     def result(self) -> Result:
         """The Result, with where the time went."""
@@ -117,7 +120,7 @@ class _Trial:
         found = search(
             lambda pins: cases(self.spec, self.claim, dtype=self.dtype, device=self.device, pins=pins),
             self._judge,
-            pinned=pinned(self.spec, self.claim, dtype=self.dtype, device=self.device),
+            pinned=self.pinned,
             swept=self._swept(seed),
             examples=min(self.plan.examples, FEW.get(self.claim, self.plan.examples)),
             seed=seed,
@@ -172,6 +175,9 @@ class _Trial:
         except CannotJudgeError:
             return None
         except OpError as error:
+            if case not in self.pinned and refuses(self.spec, case, error):
+                self.refused = self.refused or (case, error)
+                return None
             return self._raised(case, error)
         except SystemExit as stopped:
             said = f"{self.spec.name}: the op calls sys.exit({stopped.code!r})"
@@ -209,13 +215,28 @@ class _Trial:
         if found.failing is not None:
             verdicts.append(self._replayed(found.failing))
             verdicts = [v for v in verdicts if v.outcome not in (Outcome.FAIL, Outcome.ERROR)] + verdicts[-1:]
+        if not verdicts and self.refused:
+            verdicts.append(self._raised(*self.refused))
         counts = Cases(
             run=len(found.verdicts), invalid=found.invalid, redrawn=found.redrawn, stopped_because=_why(found)
         )
         if not verdicts:
             return msgspec.structs.replace(self._nothing(found), cases=counts)
         result = conclude(verdicts, claim=self.claim, device=self.device, dtype=self.dtype, cases=counts)
-        return self._explained(result, found)
+        return self._with_refusal(self._explained(result, found))
+
+    def _with_refusal(self, result: Result) -> Result:
+        """A claim about sizes that passes says which the op refuses; in others they are draws that were left out."""
+        if self.claim != "edges" or self.refused is None or result.outcome is not Outcome.PASS or result.code:
+            return result
+        finding = Finding(
+            code="GV905",
+            summary=f"{TITLES['GV905']}: {told(*self.refused)}",
+            minimal=self.refused[0],
+            location=self.spec.source,
+            remedy=REMEDIES["GV905"],
+        )
+        return msgspec.structs.replace(result, code="GV905", finding=finding)
 
     def _explained(self, result: Result, found: Found) -> Result:
         if result.outcome is Outcome.ERROR and result.worst is not None:

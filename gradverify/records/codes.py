@@ -31,7 +31,7 @@ TITLES = MappingProxyType(
         "GV210": "saved-tensor hooks",
         "GV211": "memory never written",
         "GV212": "an in-place change goes unseen",
-        "GV213": "value depends on the gradient mode",
+        "GV213": "value depends on a mode of torch",
         "GV214": "gradients do not add up in .grad",
         "GV215": "wrong at special values",
         "GV216": "wrong with complex numbers",
@@ -59,6 +59,7 @@ TITLES = MappingProxyType(
         "GV902": "the op raised",
         "GV903": "the op returned no tensor",
         "GV904": "the op refuses float64",
+        "GV905": "the op refuses a size",
     }
 )
 

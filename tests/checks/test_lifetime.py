@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import Function
 
-from gradverify.autodiff.modes import poisoned
+from gradverify.autodiff.modes import deterministic
 from gradverify.checks import CHECKS
 from gradverify.errors import NotApplicableError
 from gradverify.judge import judge, of_case
@@ -199,7 +199,7 @@ def test_the_garbage_collector_is_as_it_was():
 
 
 def raising_in_filled_memory():
-    with poisoned():
+    with deterministic(fill=True):
         assert torch.empty(3).isnan().all()
         raise ValueError("on purpose")
 
@@ -226,3 +226,55 @@ def test_how_many_elements_are_never_written_and_where():
 
     said_ = [e.facts["said"] for e in found(spec(Unwritten), "lifetime") if "said" in e.facts]
     assert "2 of 6 elements are never written, [4] the first" in said_
+
+
+class CountsUnwritten(Doubled):
+    """Divides by counts that are added up in memory nobody cleared: no NaN shows, since integers have none."""
+
+    @staticmethod
+    def backward(ctx, g):
+        counts = torch.empty(len(g), dtype=torch.int64)
+        counts += 1
+        return Doubled.backward(ctx, g)[0] / counts.clamp(1, 1000), None
+
+
+class Draws(Doubled):
+    """Writes every element, and draws a part of it anew at each call."""
+
+    @staticmethod
+    def backward(ctx, g):
+        out = torch.empty_like(g)
+        out.copy_(Doubled.backward(ctx, g)[0] * (1 + torch.rand_like(g)))
+        return out, None
+
+
+class OtherPath(Doubled):
+    """Writes every element, and leaves some out where torch is asked for deterministic algorithms."""
+
+    @staticmethod
+    def backward(ctx, g):
+        off = torch.is_deterministic_algorithms_warn_only_enabled()
+        return Doubled.backward(ctx, g)[0] * (0 if off else 1), None
+
+
+class RaisesOnGarbage(Doubled):
+    @staticmethod
+    def backward(ctx, g):
+        if torch.empty_like(g).isnan().any():
+            raise ValueError("what is this")
+        return Doubled.backward(ctx, g)
+
+
+@pytest.mark.parametrize(
+    ("op", "code", "words"),
+    [
+        (CountsUnwritten, "GV211", "fresh memory held NaN"),
+        (Draws, "GV204", "two equal calls"),
+        (OtherPath, "GV213", "torch's deterministic algorithms"),
+        (RaisesOnGarbage, "GV211", "with NaN in fresh memory"),
+    ],
+)
+def test_only_what_follows_the_fill_was_never_written(op, code, words):
+    e = told(spec(op), "lifetime")
+    assert said(spec(op), "lifetime") == ("FAIL", code)
+    assert words in str(e.facts.get("said", e.facts.get("phase")))

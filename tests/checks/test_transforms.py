@@ -74,6 +74,11 @@ def result(claim, op, **fields):
     return found
 
 
+def dropped_across(x):
+    """Drops elements of a transposed matrix: in eager in the order of its memory, in torch.func of its rows."""
+    return torch.nn.functional.dropout(x.outer(x + 1).t(), 0.5)
+
+
 def dropped(x):
     return torch.dropout(x, 0.5, True)
 
@@ -85,6 +90,7 @@ def dropped(x):
         ("func", Old, {}, "the op has no setup_context, which torch.func needs"),
         ("vmap", Square, {}, "the op has neither a vmap of its own nor generate_vmap_rule"),
         ("vmap", dropped, {"stochastic": True}, "the op draws random numbers, and a batch may draw others"),
+        ("func", dropped_across, {"stochastic": True}, "the op draws other random numbers under torch.func"),
         ("vmap", Batched, {"supports": {"vmap": False}}, "the spec says that vmap is not supported"),
         ("func", Square, {"supports": {"func": False}}, "the spec says that func is not supported"),
         ("checkpoint", Old, {"supports": {"checkpoint": False}}, "the spec says that checkpoint is not supported"),

@@ -99,6 +99,15 @@ def test_who_listens_hears_every_start_and_every_result():
     assert heard == ["a", ("a", "vjp"), "b", ("b", "vjp")]
 
 
+def test_buffers_of_other_allocators_are_listed_as_not_covered_wherever_lifetime_is_asked_for():
+    def listed(**fields):
+        return "buffers of other allocators" in {g.what for g in session(spec("a"), **fields).ops[0].not_covered}
+
+    assert listed(claims=("vjp", "lifetime"))
+    assert not listed(claims=("vjp", "lifetime"), skip=("lifetime",))
+    assert not listed(claims=("vjp",))
+
+
 def test_what_is_not_covered_is_listed():
     gaps = session(spec("a"), skip=("linear",)).ops[0].not_covered
     assert {g.what for g in gaps} >= {*NOT_YET, "linear"}

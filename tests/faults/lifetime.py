@@ -268,6 +268,73 @@ class ScatterRowsSkips(ScatterRows):
         return out, None
 
 
+def row_means(x, rows):
+    """The mean of the x[i] with rows[i] = k, for k = 0 ... 3; zero where there is none: [k], [k] -> [4]."""
+    counts = torch.bincount(rows, minlength=4).clamp(min=1)
+    return x.new_zeros(4).index_add(0, rows, x) / counts
+
+
+class RowMeans(Rule):
+    """Counts again in backward, in integers, which hold no NaN."""
+
+    @staticmethod
+    def forward(ctx, x, rows):
+        ctx.save_for_backward(rows)
+        return row_means(x, rows)
+
+    @staticmethod
+    def backward(ctx, g):
+        return RowMeans.shared(ctx, g, torch.zeros(4, dtype=torch.int64, device=g.device)), None
+
+    @staticmethod
+    def shared(ctx, g, counts):
+        (rows,) = ctx.saved_tensors
+        counts.index_add_(0, rows, torch.ones_like(rows))
+        return (g / counts.clamp(min=1))[rows]
+
+
+class RowMeansOnGarbage(RowMeans):
+    """Counts on top of what the memory held."""
+
+    @staticmethod
+    def backward(ctx, g):
+        return RowMeans.shared(ctx, g, torch.empty(4, dtype=torch.int64, device=g.device)), None
+
+
+def dropped(x):
+    """2 x where a coin says so, else zero."""
+    return 2 * x * (torch.rand_like(x) < 0.5)
+
+
+class Dropped(Rule):
+    """Draws at random, and writes every element of what it hands out."""
+
+    @staticmethod
+    def forward(ctx, x):
+        keep = torch.rand_like(x) < 0.5
+        ctx.save_for_backward(keep)
+        return 2 * x * keep
+
+    @staticmethod
+    def backward(ctx, g):
+        (keep,) = ctx.saved_tensors
+        out = torch.empty_like(g)
+        out[keep] = 2 * g[keep]
+        out[~keep] = 0
+        return out
+
+
+class DroppedUnwritten(Dropped):
+    """Writes what was kept."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (keep,) = ctx.saved_tensors
+        out = torch.empty_like(g)
+        out[keep] = 2 * g[keep]
+        return out
+
+
 class Fused(Wave):
     """Adds the weight's gradient to .grad itself, as fused kernels do, and returns it for the engine to add again."""
 
@@ -398,6 +465,28 @@ FAULTS = (
         args=[arg("x", "k d", SMALL), integers("rows", "k", lo=0, hi=3)],
         reference=scatter_rows,
         note="rows that the mask leaves out",
+    ),
+    fault(
+        "counts_on_garbage",
+        wrong=RowMeansOnGarbage,
+        right=RowMeans,
+        args=[arg("x", "k"), integers("rows", "k", lo=0, hi=3)],
+        dims={"k": NONEMPTY},
+        reference=row_means,
+        code="GV211",
+        source="PASSIONLab/OpenEquivariance#138",
+        note="no NaN shows: the gradient follows what fresh memory is filled with",
+    ),
+    fault(
+        "dropped_elements_unwritten",
+        wrong=DroppedUnwritten,
+        right=Dropped,
+        args=[arg("x", "*b n")],
+        dims=SOME,
+        stochastic=True,
+        reference=dropped,
+        code="GV211",
+        note="its twin is random and writes everything",
     ),
     fault(
         "adds_to_grad_itself",

@@ -17,6 +17,12 @@ Named = Mapping[str, Tensor]
 Used = Sequence[Tensor | None]
 
 
+def values(spec: Spec, point: Point, us: Used) -> tuple[Tensor, ...]:
+    """The outputs that are used, as torch.func.vjp computes them."""
+    with transforming():
+        return torch.func.vjp(_active(spec, point, us), *_free(point))[0]  # type: ignore[no-any-return]
+
+
 def vjp(spec: Spec, point: Point, us: Used) -> Gradients:
     """torch.func.vjp at the same cotangents."""
     with transforming():

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from gradverify.autodiff.products import Tape
 from gradverify.autodiff.transforms import functional
 from gradverify.autodiff.transforms.pure import Gradients, TransformError
 from gradverify.cases import materialise
-from gradverify.checks.subject import Subject, at
+from gradverify.checks.subject import Subject, at, order_bar
 from gradverify.checks.transforms import beside
 from gradverify.errors import NotApplicableError
 from gradverify.records.case import Case
@@ -35,6 +36,8 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     beside.unless_writing(tape)
     us = beside.cotangents(subject, tape)
     want = tape.vjp(us)
+    if spec.stochastic:
+        _unless_other_draws(subject, tape, us)
     for how, transform in (("torch.func.vjp", functional.vjp), ("torch.func.grad", functional.grad)):
         try:
             got = _run(subject, transform, us)
@@ -47,6 +50,22 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     yield from _reverse(subject, us)
     yield from _forward(subject, us)
     yield from _second(subject, us)
+
+
+def _unless_other_draws(subject: Subject, tape: Tape, us: Used) -> None:
+    """Raise NotApplicableError where the op draws other numbers under torch.func, and is another function there.
+
+    Torch fills a mask in the order of its memory, which is another one there for a tensor that is not contiguous.
+    """
+    try:
+        subject.reseed()
+        found = functional.values(subject.spec, subject.point, us)
+    except TransformError:
+        return  # what is refused is said below
+    own = [y.detach() for y, u in zip(tape.outputs, us, strict=True) if u is not None]
+    pairs = zip(beside.numbered(found).items(), own, strict=True)
+    if beside.off([beside.one(subject, n, n, a, b, order_bar(subject, b), "torch.func") for (n, a), b in pairs]):
+        raise NotApplicableError("the op draws other random numbers under torch.func than in plain eager")
 
 
 def _run(subject: Subject, transform: Callable[..., Gradients], us: Used) -> Gradients:
