@@ -53,7 +53,15 @@ _HOME = {
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 (the keys of the mapping above)
 
 
+_LATER = {
+    "expectation": "contracts of unbiased estimators are not judged yet; declare backward_of= or vjp=, "
+    "or stochastic=True for an op that draws the same numbers from the same seed",
+}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        raise AttributeError(f"gradverify.{name}: {_LATER[name]}")
     if name not in _HOME:
         raise AttributeError(f"module 'gradverify' has no attribute {name!r}")
     value = getattr(import_module(f"gradverify.{_HOME[name]}"), name)

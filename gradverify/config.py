@@ -5,7 +5,6 @@ Precedence: command line, environment (GRADVERIFY_*), override table, profile, s
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 import re
@@ -18,14 +17,11 @@ from typing import Any, Literal
 import msgspec
 
 from gradverify.errors import UsageError
-from gradverify.records.claims import CLAIMS
+from gradverify.records.claims import CLAIMS, FAMILIES
+from gradverify.records.names import DEVICES, DTYPES, did_you_mean
 
 _TOML = "tomllib" if sys.version_info >= (3, 11) else "tomli"
 
-DTYPES = ("float64", "float32", "float16", "bfloat16")
-DEVICES = ("cpu", "cuda", "mps", "xpu")
-_ALIASES = {"double": "float64", "fp64": "float64", "float": "float32", "fp32": "float32", "half": "float16"}
-_ALIASES |= {"fp16": "float16", "bf16": "bfloat16", "f64": "float64", "f32": "float32", "f16": "float16", "gpu": "cuda"}
 _FALSE = {"", "0", "false", "no", "off"}
 
 
@@ -132,19 +128,10 @@ def require_known(what: str, names: Iterable[str], known: Iterable[str]) -> None
             raise UsageError(f"unknown {what} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}.")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)`, or nothing where no known name is near."""
-    known = list(known)
-    alias = _ALIASES.get(name.lower())
-    near = [alias] if alias in known else difflib.get_close_matches(name.lower(), known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def claims_named(names: Iterable[str]) -> tuple[str, ...]:
     """The names of claims or families, all known."""
-    families = {claim.partition(".")[0] for claim in CLAIMS if "." in claim}
     names = tuple(names)
-    require_known("claim", names, [*CLAIMS, *sorted(families)])
+    require_known("claim", names, [*CLAIMS, *FAMILIES])
     return names
 
 

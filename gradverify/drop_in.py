@@ -203,19 +203,21 @@ def _trouble(
     asked: _Asked, func: Callable[..., Any], point: tuple[Any, ...], free: Sequence[int]
 ) -> tuple[str, list[str]]:
     """What is wrong, or cannot be judged, in words, empty where all is well; and what was asked for and skipped."""
+    notes: list[str] = []
     if asked.vjp:
         found = examine(func, point, policy=asked.policy)
-        if found.outcome is not Outcome.PASS:
+        if found.outcome not in (Outcome.PASS, Outcome.SKIP):
             return _said(found), []
+        notes = [found.reason] if found.outcome is Outcome.SKIP else []
     if not asked.claims:
-        return "", []
+        return "", notes
     spec = spec_at(func, point, {}, name=describe_callable(func).rpartition(":")[2], parameters=False)
     dtype = str(point[free[0]].dtype.to_real()).removeprefix("torch.")
     plan = Plan(claims=asked.claims, devices=(point[free[0]].device.type,), dtypes=(dtype,), examples=_POINT_EXAMPLES)
     results = list(_verify(spec, plan, asked.policy))
     bad = [r for r in results if _is_bad(r, asked.demanded)]
-    skipped = [f"{r.claim} not checked: {r.reason}" for r in results if _is_missed(r, asked.demanded)]
-    return "\n".join(describe(r) for r in bad), skipped
+    notes += [f"{r.claim} not checked: {r.reason}" for r in results if _is_missed(r, asked.demanded)]
+    return "\n".join(describe(r) for r in bad), notes
 
 
 def _is_bad(result: Result, demanded: Sequence[str]) -> bool:

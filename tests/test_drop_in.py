@@ -320,6 +320,26 @@ def test_an_op_that_leaves_python_is_an_error() -> None:
         gradverify.gradcheck(Leaves.apply, real(3))
 
 
+def test_what_has_no_element_passes_and_says_so() -> None:
+    with pytest.warns(UserWarning, match="no input, or no output, has an element: there is no gradient to check"):
+        assert gradverify.gradcheck(Cube.apply, real(0))
+    with pytest.raises(GradcheckError, match="GV199"):
+        gradverify.gradcheck(WrongBackward.apply, real(3))
+
+
+def test_an_op_that_refuses_the_float64_it_is_given_says_what_to_give() -> None:
+    class Single(Cube):
+        @staticmethod
+        def forward(x):
+            if x.dtype is not torch.float32:
+                raise TypeError("float32 only")
+            return x**3
+
+    said = r"GV904 the op refuses float64: .*float32 only\n  try: give it float32 inputs"
+    with pytest.raises(GradcheckError, match=said):
+        gradverify.gradcheck(Single.apply, real(3))
+
+
 def test_gradgradcheck_finds_a_history_that_was_cut() -> None:
     assert gradverify.gradgradcheck(Cube.apply, real(3))
     assert torch.autograd.gradcheck(Detached.apply, real(3))

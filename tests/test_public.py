@@ -1,6 +1,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import gradverify
 
 
@@ -10,6 +12,13 @@ def test_type_checkers_find_every_public_name_where_it_is_loaded_from() -> None:
     assert {
         a.asname: (n.module or "").removeprefix("gradverify.") for n in imports for a in n.names
     } == gradverify._HOME
+
+
+def test_a_word_that_comes_later_says_so() -> None:
+    with pytest.raises(
+        AttributeError, match=r"gradverify\.expectation: contracts of unbiased estimators are not judged"
+    ):
+        _ = gradverify.expectation
 
 
 def test_every_public_name_can_be_loaded() -> None:

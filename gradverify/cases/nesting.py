@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from typing import Any
 
 from gradverify.cases.annotations import Parameter, argument, reading
 from gradverify.errors import SpecError
-from gradverify.records.nested import Slot, leaves, mapped, root, templates
-from gradverify.records.spec import Arg
+from gradverify.records.nested import Slot
+from gradverify.records.spec import Arg, named_arguments
 
 LENGTH = 2
 """Tensors in a list whose length the annotation leaves open: the fewest that can be mixed up."""
@@ -43,30 +43,9 @@ def of_parameter(parameter: Parameter, *, fallback: str | None = None) -> Declar
 
 
 def of_data(given: Mapping[str, Any]) -> Declared:
-    """Plain data: name -> shape, Arg, or lists, tuples and dicts of them; also spelled out, as `xs[0]` -> shape.
-
-    Raises SpecError, naming the argument, for what is neither.
-    """
-    args = tuple(_arg(name, leaf) for key, value in given.items() for name, leaf in leaves(value, key, whole=Arg))
-    templates_ = {k: mapped(v, k, lambda n, _: Slot(n), whole=Arg) for k, v in given.items()}
-    nested = {k: template for k, template in templates_.items() if template != Slot(k)}
-    return Declared(args=args, nested={**spelled([a.name for a in args if root(a.name) not in nested]), **nested})
-
-
-def spelled(names: Sequence[str]) -> dict[str, Any]:
-    """The lists and dicts that names such as `xs[0]` make up. Raises SpecError for one that is misspelled."""
-    try:
-        return templates(names)
-    except ValueError as error:
-        raise SpecError(str(error)) from error
-
-
-def _arg(name: str, leaf: Any) -> Arg:
-    if isinstance(leaf, Arg):
-        return replace(leaf, name=name)
-    if not isinstance(leaf, str):
-        raise SpecError(f"argument {name!r} is {leaf!r}; give its shape as a string, or an Arg.")
-    return Arg(name=name, shape=leaf)
+    """Plain data, as `Spec` takes it. Raises SpecError, naming the argument, for what is no such data."""
+    args, nested = named_arguments(given)
+    return Declared(args=args, nested=nested)
 
 
 def _template(annotation: Any, name: str, found: dict[str, Any]) -> Any:

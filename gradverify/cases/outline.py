@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -68,8 +68,8 @@ def _declared(node: ast.stmt, words: _Words) -> Iterator[Outline]:
 
 
 def _assigned(value: ast.expr, name: str, line: int, words: _Words) -> Iterator[Outline]:
-    if words.calls(value, "Spec") or words.calls(value, "spec_from_op"):
-        yield _of_call(value, name=name, line=line, inputs=tuple(_args(value, words)))
+    if words.calls(value, "Spec") or words.calls(value, "from_data"):
+        yield _of_call(value, name=_op_name(value) or name, line=line, inputs=tuple(_args(value, words)))
     elif isinstance(value, ast.Call) and words.calls(value.func, "spec"):
         yield _of_call(value.func, name=name, line=line, inputs=())
 
@@ -85,6 +85,14 @@ def _of_call(call: ast.Call, *, name: str, line: int, inputs: tuple[str, ...]) -
         inputs=inputs,
         contract=_contract(given),
     )
+
+
+def _op_name(call: ast.Call) -> str:
+    """What a spec without a name of its own is called: by its op, where the text says that."""
+    given = {k.arg: k.value for k in call.keywords if k.arg}
+    text = _op_text(call.args[0] if call.args else given.get("op")).removesuffix(".apply")
+    name = text.rpartition(":")[2] if ":" in text else text.rpartition(".")[2]
+    return name if name.isidentifier() else ""
 
 
 def _op_text(op: ast.expr | None) -> str:
@@ -110,11 +118,34 @@ def _inputs(node: ast.FunctionDef, words: _Words) -> tuple[str, ...]:
 
 
 def _args(call: ast.Call, words: _Words) -> Iterator[str]:
-    """`Arg(name="x", shape="*b k")` anywhere in the call."""
+    """What the arguments are: `{"x": "*b k", "w": Arg("k")}`, or `Arg(name="x", shape="*b k")` anywhere in the call."""
+    data = next((a for a in (*call.args[1:], *_given(call, "args")) if isinstance(a, ast.Dict)), None)
+    if data is not None:
+        named = [(k.value, v) for k, v in zip(data.keys, data.values, strict=True) if isinstance(k, ast.Constant)]
+        yield from (f"{name!s}{_data(value, words)}" for name, value in named)
+        return
     for node in ast.walk(call):
         if words.calls(node, "Arg"):
-            fields = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
-            yield f"{fields.get('name', '')!s}[{fields.get('shape', '')!s}]{'?' if fields.get('optional') else ''}"
+            yield f"{_constants(node).get('name', '')!s}{_data(node, words)}"
+
+
+def _given(call: ast.Call, word: str) -> list[ast.expr]:
+    return [k.value for k in call.keywords if k.arg == word]
+
+
+def _constants(call: ast.Call) -> dict[str | None, Any]:
+    return {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
+
+
+def _data(value: ast.expr, words: _Words) -> str:
+    """`[*b k]` of a shape or an Arg, with `?` where None is documented; nested values as they are written."""
+    if isinstance(value, ast.Constant):
+        return f"[{value.value!s}]"
+    if not words.calls(value, "Arg"):
+        return f"[{ast.unparse(value)}]"
+    fields = _constants(value)
+    shape = value.args[0].value if value.args and isinstance(value.args[0], ast.Constant) else fields.get("shape", "")
+    return f"[{shape!s}]{'?' if fields.get('optional') else ''}"
 
 
 def _shape(annotation: ast.expr | None, words: _Words) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,13 +20,15 @@ from gradverify.cases.annotations import (
     parameters,
     takes_any_keyword,
 )
-from gradverify.cases.fields import Fields, contract_of, normalised, refuse_unknown, values_of
+from gradverify.cases.fields import Fields, contract_of, normalised
 from gradverify.cases.nesting import Declared, of_data, of_parameter
 from gradverify.cases.parameters import made, with_parameters
 from gradverify.errors import SpecError
 from gradverify.records.case import Scalar
 from gradverify.records.described import kind_of
 from gradverify.records.finding import Location
+from gradverify.records.forms import values_of
+from gradverify.records.names import did_you_mean, refuse_unknown
 from gradverify.records.nested import owners, root
 from gradverify.records.nested import parameters as called_with
 from gradverify.records.spec import PARAMETERS, TRAINING, Spec, describe_callable, source_of
@@ -166,21 +167,33 @@ def load(op: Any) -> Any:
     module, _, path = op.partition(":")
     try:
         value: Any = importlib.import_module(module)
-        for part in path.split("."):
-            value = getattr(value, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"{op}: cannot be loaded ({error}); name it as module:attribute.") from error
+    except Exception as error:  # the user's module may raise anything
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise SpecError(f"{op}: cannot be loaded ({said}); name it as module:attribute.") from error
+    for part in path.split("."):
+        if not hasattr(value, part):
+            raise SpecError(f"{op}: {module} has no attribute {part!r}{did_you_mean(part, dir(value))}.")
+        value = getattr(value, part)
     return _function(value)
 
 
 def resolved(spec: Spec) -> Spec:
-    """The spec with its lazy op loaded, and its order taken from that op. Raises SpecError where they do not fit."""
-    if not isinstance(spec.op, str):
-        return spec
-    op = load(spec.op)
-    found = spec.with_(op=op, order=_order(spec.name, spec.order, op))
+    """The spec with its lazy op loaded, in the order of that op, with the parameters of a module.
+
+    Raises SpecError where it contradicts itself or the op.
+    """
+    op = _function(load(spec.op))
+    order = _order(spec.name, spec.order, op)
+    return _whole(spec if op is spec.op and order == spec.order else spec.with_(op=op, order=order))
+
+
+def _whole(spec: Spec) -> Spec:
+    found = with_parameters(spec)
     _refuse_nested(found)
-    return with_parameters(found)
+    if found.inputs is None:
+        shapes_.validate(found)
+        _validate_names(found)
+    return found
 
 
 def _refuse_nested(spec: Spec) -> None:
@@ -269,12 +282,7 @@ def _spec(
     names = (*called_with((a.name for a in tensors.args), tensors.nested), *kwargs)
     order = _order(given["name"], _as_declared(names, given.get("reference")), op)
     whole = {"op": op, "args": tensors.args, "nested": tensors.nested, "kwargs": dict(kwargs), "order": order}
-    found = with_parameters(Spec(**{**given, **whole}))
-    _refuse_nested(found)
-    if found.inputs is None:
-        shapes_.validate(found)
-        _validate_names(found)
-    return found
+    return _whole(Spec(**{**given, **whole}))
 
 
 def _validate_names(spec: Spec) -> None:
@@ -315,9 +323,7 @@ def _order(name: str, names: tuple[str, ...], op: Any) -> tuple[str, ...]:
     if placed and len(names) in (len(theirs), needed):
         return names
     missing = surplus or [n for n in theirs if n not in names]
-    near = difflib.get_close_matches(extra[0], theirs, n=1) if extra else []
-    guess = f" (did you mean {near[0]!r}?)" if near else ""
-    what = f"has no {extra[0]!r}{guess}" if extra else f"also needs {missing[0]!r}"
+    what = f"has no {extra[0]!r}{did_you_mean(extra[0], theirs)}" if extra else f"also needs {missing[0]!r}"
     raise SpecError(f"{name}: the op takes ({', '.join(theirs)}) and {what}; declare the same arguments in the spec.")
 
 

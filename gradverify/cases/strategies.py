@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
 from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException, InvalidArgument, InvalidDefinition
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from gradverify.cases import layouts, regimes, shapes, sizes
@@ -22,6 +24,8 @@ from gradverify.records.spec import Arg, Spec
 from gradverify.records.vocabulary import ALL
 
 T = TypeVar("T")
+
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 RANKS = (1, 0, 2, 1, 2, 3)
 """Numbers of axes of a variadic letter, the simplest first."""
@@ -85,12 +89,26 @@ def allowed(spec: Spec, case: Case) -> bool:
         return True
     offered = {**dict(case.dims), **dict(case.kwargs)}
     parameters = inspect.signature(spec.where).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return bool(spec.where(**offered))
-    unknown = [p.name for p in parameters if p.name not in offered and p.default is p.empty]
+    unknown = [p.name for p in parameters if p.name not in offered and p.default is p.empty and p.kind not in _VARIABLE]
     if unknown:
         raise SpecError(f"{spec.name}: where asks for {unknown[0]!r}; the sizes and keywords are {', '.join(offered)}.")
-    return bool(spec.where(**{p.name: offered[p.name] for p in parameters if p.name in offered}))
+    every = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    wanted = offered if every else {p.name: offered[p.name] for p in parameters if p.name in offered}
+    with _theirs(spec, "where="):
+        return bool(spec.where(**wanted))
+
+
+@contextmanager
+def _theirs(spec: Spec, what: str) -> Iterator[None]:
+    """Raise SpecError for what code of the spec's author raises; what Hypothesis tells itself by exceptions passes."""
+    try:
+        yield
+    except Exception as error:
+        signal = isinstance(error, HypothesisException) and not isinstance(error, InvalidArgument | InvalidDefinition)
+        if signal or isinstance(error, SpecError):
+            raise
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise SpecError(f"{spec.name}: {what} raised {said}; mend it in the spec.") from error
 
 
 def pinned(spec: Spec, claim: str, *, dtype: str = "float64", device: str = "cpu") -> tuple[Case, ...]:
@@ -292,8 +310,15 @@ def _data(draw: DrawFn, spec: Spec) -> tuple[dict[str, Datum | None], dict[str, 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(draw(st.integers(0, SEEDS - 1)))
         if spec.inputs is not None:
-            return primals_from(spec, _inputs(draw, spec.inputs))
-        return {a.name: _own(draw(a.strategy), spec, a) for a in own}, {}
+            with _theirs(spec, "inputs="):
+                given = _inputs(draw, spec.inputs)
+            return primals_from(spec, given)
+        return {a.name: _own(_drawn(draw, spec, a), spec, a) for a in own}, {}
+
+
+def _drawn(draw: DrawFn, spec: Spec, arg: Arg) -> Any:
+    with _theirs(spec, f"the strategy of {arg.name!r}"):
+        return draw(arg.strategy)
 
 
 def _inputs(draw: DrawFn, inputs: Any) -> Mapping[str, Any]:

@@ -11,8 +11,8 @@ import click
 
 from gradverify import __version__
 from gradverify.cli.trouble import report_me
-from gradverify.config import did_you_mean
 from gradverify.errors import GradverifyError
+from gradverify.records.names import did_you_mean
 from gradverify.reports.style import wrapped
 
 # Command -> the module below gradverify.cli that defines it, and its one-line help.

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from gradverify.config import did_you_mean
 from gradverify.errors import UsageError
+from gradverify.records.names import did_you_mean
 from gradverify.reports.json_ import write
 from gradverify.reports.style import Style
 

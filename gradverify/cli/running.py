@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -16,13 +17,13 @@ from gradverify.cli import last, output
 from gradverify.cli.exit_codes import absent, exit_code
 from gradverify.cli.options import Request, overridden, replace
 from gradverify.cli.progress import Progress
-from gradverify.cli.trouble import report_me
+from gradverify.cli.trouble import report_me, version_of
 from gradverify.discovery.targets import resolve
 from gradverify.errors import UsageError
 from gradverify.records.claims import selected
 from gradverify.records.described import described
 from gradverify.records.policy import Plan, Policy
-from gradverify.records.run import Invocation, OpRun, Run, Tool
+from gradverify.records.run import Environment, Invocation, OpRun, Run, Tool, Unusable, totals
 from gradverify.records.spec import Spec
 from gradverify.records.verdict import Result
 from gradverify.reports import json_
@@ -59,9 +60,7 @@ def _verified(request: Request, *, streamed: bool) -> tuple[Run, bool]:
     _say_if_empty(specs, request)
     listener = _Listener(request, specs, streamed=streamed)
     try:
-        listener.begin()
-        run = _merged([_session(group, plan, policy, listener) for group, plan, policy in _groups(specs, request)])
-        listener.finish(run)
+        run = _run(specs, request, listener)
     except KeyboardInterrupt:
         run = _cut_short(request, listener.ops)
         listener.finish(run)
@@ -71,6 +70,17 @@ def _verified(request: Request, *, streamed: bool) -> tuple[Run, bool]:
     finally:
         listener.close()
     return run, False
+
+
+def _run(specs: list[Any], request: Request, listener: _Listener) -> Run:
+    if specs and not any(isinstance(s, Spec) for s in specs):
+        run = _unusable(request, specs)
+        listener.begin(run.environment)
+    else:
+        listener.begin(_environment())
+        run = _merged([_session(group, plan, policy, listener) for group, plan, policy in _groups(specs, request)])
+    listener.finish(run)
+    return run
 
 
 class _Listener:
@@ -83,11 +93,9 @@ class _Listener:
         self._console = Console(self._write, _view(request, len(specs), style)) if streamed else None
         self._request = request
 
-    def begin(self) -> None:
-        from gradverify.engine.environment import environment
-
+    def begin(self, environment: Environment) -> None:
         if self._console:
-            self._console.begin(environment(), _invocation(self._request))
+            self._console.begin(environment, _invocation(self._request))
 
     def start(self, spec: Spec) -> None:
         from gradverify.cases.modules import note
@@ -185,6 +193,20 @@ def _view(request: Request, ops: int, style: Style) -> View:
 
 def _invocation(request: Request) -> Invocation:
     return Invocation(argv=tuple(sys.argv[1:]), seed=request.plan.seed, profile=request.plan.profile)
+
+
+def _environment() -> Environment:
+    from gradverify.engine.environment import environment
+
+    return environment()
+
+
+def _unusable(request: Request, targets: Sequence[Unusable]) -> Run:
+    """The run where no target is usable: torch is not imported to say so."""
+    ops = tuple(OpRun(target=t.target, spec="", error=t.error) for t in targets)
+    known = Environment(python=platform.python_version(), torch=version_of("torch"), platform=platform.platform())
+    run: Run = replace(_cut_short(request, ops, interrupted=False), environment=known, totals=totals(ops))
+    return run
 
 
 def _cut_short(request: Request, ops: Sequence[OpRun] = (), *, interrupted: bool = True) -> Run:

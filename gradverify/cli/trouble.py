@@ -19,14 +19,15 @@ def report_me(error: BaseException, arguments: Sequence[str]) -> str:
             f"gradverify has a bug: {type(error).__name__}: {error}",
             "This says nothing about your op. Please report the lines below.",
             f"  command  gradverify {shlex.join(arguments)}",
-            f"  versions gradverify {__version__}, torch {_version('torch')}, "
+            f"  versions gradverify {__version__}, torch {version_of('torch')}, "
             f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
             *(f"  {line}" for line in trace.splitlines()),
         ]
     )
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The version of a package as it is installed, without importing it."""
     try:
         return version(package)
     except PackageNotFoundError:

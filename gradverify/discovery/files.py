@@ -103,6 +103,18 @@ def python_files(directory: Path) -> list[Path]:
     return [f for f in files if not _hidden(f.relative_to(directory).parts[:-1])]
 
 
+def spec_files(directory: Path) -> list[Path]:
+    """The files below a directory that declare specs; one that cannot be read but speaks of gradverify is kept."""
+    return [f for f in python_files(directory) if _declares(f)]
+
+
+def _declares(file: Path) -> bool:
+    try:
+        return bool(outlined(file))
+    except UsageError:
+        return "gradverify" in file.read_bytes().decode("utf-8", "replace")
+
+
 def shown(file: Path) -> str:
     """The path as the user would type it."""
     file = file.absolute()

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gradverify.config import did_you_mean
 from gradverify.discovery.files import shown, syntax_error
 from gradverify.errors import UsageError
+from gradverify.records.names import did_you_mean
 from gradverify.records.spec import SPEC_MODULE, Spec
 
 REGISTERED = "torch.ops."
@@ -128,7 +128,16 @@ def _whole_function(function: type, *, target: str) -> type:
 
 
 def _module(name: str) -> ModuleType:
-    module: ModuleType = _guarded(lambda: _seeded(lambda: importlib.import_module(name)), f"cannot import {name}", name)
+    module: ModuleType = _guarded(partial(_imported, name), f"cannot import {name}", name)
+    return module
+
+
+def _imported(name: str) -> ModuleType:
+    top = name.partition(".")[0]
+    # A slip in the name is told before torch is imported.
+    if top not in sys.modules and importlib.util.find_spec(top) is None:
+        raise ModuleNotFoundError(f"No module named {top!r}", name=top)
+    module: ModuleType = _seeded(partial(importlib.import_module, name))
     return module
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gradverify.config import Config, did_you_mean
-from gradverify.discovery.files import listed, make_importable, outlined, project_files, python_files
+from gradverify.config import Config
+from gradverify.discovery.files import listed, make_importable, project_files, shown, spec_files
 from gradverify.errors import UsageError
+from gradverify.records.names import did_you_mean
+from gradverify.records.run import Unusable
 from gradverify.records.spec import Spec
-
-if TYPE_CHECKING:
-    from gradverify.engine.session import Unusable
 
 
 def resolve(targets: Sequence[str], *, shapes: Mapping[str, str], config: Config) -> list[Spec | Unusable]:
@@ -21,16 +19,20 @@ def resolve(targets: Sequence[str], *, shapes: Mapping[str, str], config: Config
 
     `shapes` describe the arguments of bare ops. No target: all specs of the project, or, without any, none.
     """
-    from gradverify.engine.session import Unusable
-
     for directory in (Path(config.root), Path.cwd()):
         make_importable(directory)
     found: list[Spec | Unusable] = []
-    for target in targets or [str(f) for f in project_files(config)]:
+    for target in _files_of(targets) if targets else [shown(f) for f in project_files(config)]:
         specs = _or_error(partial(_of_target, target, shapes=shapes, config=config))
         fresh = [Unusable(target=target, error=specs)] if isinstance(specs, str) else specs
         found += [s for s in fresh if not any(s is f for f in found)]
     return found
+
+
+def _files_of(targets: Sequence[str]) -> Iterator[str]:
+    """The targets, with each directory as its spec files: one that is broken leaves the others."""
+    for target in targets:
+        yield from ([shown(f) for f in spec_files(Path(target))] if Path(target).is_dir() else []) or [target]
 
 
 def _or_error(specs: Callable[[], list[Spec]]) -> list[Spec] | str:
@@ -47,7 +49,7 @@ def _of_target(target: str, *, shapes: Mapping[str, str], config: Config) -> lis
     if path.endswith(".py") or Path(path).is_file():
         return _without_shapes(from_file(_existing(Path(path)), name=name or None), target, shapes)
     if Path(target).is_dir():
-        return _without_shapes(list(_of_directory(Path(target))), target, shapes)
+        raise UsageError(f"{target}: no file below it declares a spec; write one with `@gradverify.spec(op)`.")
     if target.startswith("torch.ops."):
         return [bare(target, shapes=shapes)]
     if ":" in target:
@@ -60,24 +62,6 @@ def _existing(path: Path) -> Path:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else [])
         raise UsageError(f"{path}: no such spec file{near}; `gradverify list` shows the specs that are found.")
     return path
-
-
-def _of_directory(directory: Path) -> Iterator[Spec]:
-    from gradverify.discovery.loading import from_file
-
-    files = [f for f in python_files(directory) if _declares(f)]
-    if not files:
-        raise UsageError(f"{directory}: no file below it declares a spec; write one with `@gradverify.spec(op)`.")
-    for file in files:
-        yield from from_file(file, name=None)
-
-
-def _declares(file: Path) -> bool:
-    """Whether a file below a directory is a spec file; one that cannot be read but speaks of gradverify is kept."""
-    try:
-        return bool(outlined(file))
-    except UsageError:
-        return "gradverify" in file.read_bytes().decode("utf-8", "replace")
 
 
 def _named(name: str, config: Config) -> list[Spec]:

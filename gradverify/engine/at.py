@@ -15,10 +15,13 @@ from gradverify.cases.modules import held
 from gradverify.checks.gradient import against_truth
 from gradverify.checks.subject import Subject
 from gradverify.diagnosis.explain import explain
+from gradverify.engine.promotion import narrowed
 from gradverify.engine.threads import most, threads_for
+from gradverify.engine.verify import FINE, OWN
 from gradverify.errors import OpError
 from gradverify.judge import conclude, judge, of_case
 from gradverify.records.case import Case, Point
+from gradverify.records.codes import TITLES
 from gradverify.records.nested import leaves
 from gradverify.records.policy import Policy
 from gradverify.records.run import describe
@@ -29,6 +32,8 @@ from gradverify.records.verdict import Cases, Outcome, Verdict
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
     """The answer at one point: outcome, code, the verdicts it rests on, calls of the op, and the finding in words.
+
+    SKIP: no input, or no output, has an element, so that there is no gradient.
 
     Attributes:
         forwards: calls of the op.
@@ -41,6 +46,9 @@ class Examination:
     forwards: int
     backwards: int
     reason: str
+
+
+_NARROW = "give it float32 inputs, and it is judged in float32, at lower resolution"
 
 
 class _Counted:
@@ -79,11 +87,20 @@ def examine(
             verdicts = tuple(judge(e, policy) for e in against_truth(subject))
     except OpError as error:
         spent = {"forwards": counted.calls, "backwards": Passes.backwards - before}
+        fine = error.code == "GV902" and error.stage in OWN and dtype == FINE
+        if fine and examine(function, narrowed(inputs), policy=policy, seed=seed).outcome is not Outcome.ERROR:
+            reason = f"{TITLES['GV904']}: {error}\n  try: {_NARROW}"
+            return Examination(outcome=Outcome.INCONCLUSIVE, code="GV904", verdicts=(), reason=reason, **spent)
         return Examination(outcome=Outcome.ERROR, code=error.code, verdicts=(), reason=str(error), **spent)
     return _concluded(spec, verdicts, forwards=counted.calls, backwards=Passes.backwards - before)
 
 
 def _concluded(spec: Any, verdicts: tuple[Verdict, ...], *, forwards: int, backwards: int) -> Examination:
+    if not verdicts:
+        reason = "no input, or no output, has an element: there is no gradient to check"
+        return Examination(
+            outcome=Outcome.SKIP, code="", verdicts=(), forwards=forwards, backwards=backwards, reason=reason
+        )
     worst = of_case(verdicts)
     result = conclude([worst], claim="vjp", device="cpu", dtype="float64", cases=Cases(run=1))
     result = _with_finding(spec, result)

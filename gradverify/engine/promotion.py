@@ -49,8 +49,18 @@ def _runs(func: Callable[..., Any], given: tuple[Any, ...]) -> bool:
     return True
 
 
+def narrowed(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs with each float64 tensor in float32, and each complex128 one in complex64."""
+    narrow = {torch.float64: torch.float32, torch.complex128: torch.complex64}
+    return tuple(_cast(t, narrow.get(t.dtype, t.dtype)) if isinstance(t, Tensor) else t for t in given)
+
+
 def _double(tensor: Tensor) -> Tensor:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return tensor
     wide = torch.complex128 if tensor.is_complex() else torch.float64
-    return tensor.detach().to(wide).requires_grad_(tensor.requires_grad)
+    return _cast(tensor, wide)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to(dtype).requires_grad_(tensor.requires_grad)

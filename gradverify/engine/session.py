@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -18,18 +17,11 @@ from gradverify.errors import UsageError
 from gradverify.records.claims import NOT_YET, WHY_NOT_YET, selected
 from gradverify.records.described import described
 from gradverify.records.policy import Plan, Policy
-from gradverify.records.run import Invocation, NotCovered, OpRun, Run, Tool
+from gradverify.records.run import Invocation, NotCovered, OpRun, Run, Tool, Unusable, totals
 from gradverify.records.spec import Spec
 from gradverify.records.verdict import Outcome, Result
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unusable:
-    """A target that no spec can be made of, and why."""
-
-    target: str
-    error: str
-
+__all__ = ["Listener", "Unusable", "run"]
 
 BUFFERS = "buffers of other allocators"
 NOT_FILLED = "lifetime cannot tell whether they were written"
@@ -69,7 +61,7 @@ def run(
             interrupted=session.interrupted,
         ),
         ops=tuple(session.ops),
-        totals=_totals(session.ops),
+        totals=totals(session.ops),
     )
 
 
@@ -115,16 +107,3 @@ def _not_covered(plan: Plan) -> tuple[NotCovered, ...]:
     skipped = [NotCovered(what=claim, why="skipped on request") for claim in plan.skip]
     buffers = [NotCovered(what=BUFFERS, why=NOT_FILLED)] if "lifetime" in selected(plan.claims, plan.skip) else []
     return (*claims, *buffers, *devices, *skipped)
-
-
-def _totals(ops: Sequence[OpRun]) -> dict[str, int]:
-    """How many results of each outcome; warned passes apart."""
-    results = [r for op in ops for r in op.checks]
-    counted = Counter(r.outcome.value for r in results)
-    warned = sum(r.outcome is Outcome.PASS and bool(r.code) for r in results)
-    cases = sum(r.cases.run for r in results)
-    return {o.value: counted.get(o.value, 0) for o in Outcome} | {
-        "warned": warned,
-        "unusable": sum(bool(op.error) for op in ops),
-        "cases": cases,
-    }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -78,6 +80,13 @@ class OpRun(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+class Unusable(msgspec.Struct, frozen=True, kw_only=True):
+    """A target that no spec can be made of, and why."""
+
+    target: str
+    error: str
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One run of gradverify over any number of ops."""
 
@@ -139,3 +148,16 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return value
+
+
+def totals(ops: Sequence[OpRun]) -> dict[str, int]:
+    """How many results of each outcome; warned passes apart."""
+    results = [r for op in ops for r in op.checks]
+    counted = Counter(r.outcome.value for r in results)
+    warned = sum(r.outcome is Outcome.PASS and bool(r.code) for r in results)
+    cases = sum(r.cases.run for r in results)
+    return {o.value: counted.get(o.value, 0) for o in Outcome} | {
+        "warned": warned,
+        "unusable": sum(bool(op.error) for op in ops),
+        "cases": cases,
+    }

@@ -2,142 +2,52 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gradverify.errors import SpecError
+from gradverify.records.callables import SPEC_MODULE, describe_callable, source_of
 from gradverify.records.case import Scalar
 from gradverify.records.finding import Location
-from gradverify.records.nested import parameters, templates
+from gradverify.records.forms import form
+from gradverify.records.nested import Slot, leaves, mapped, parameters, root, templates
+from gradverify.records.parts import Arg, Contract, Dim, Domain, Example, Role, Times, Tolerance
 
-SPEC_MODULE = "gradverify_spec_"
-"""How the name of a module begins that a spec file was imported as."""
-
-Role = Literal["differentiable", "frozen", "integer", "mask"]
-"""`frozen`: floating, but the gradient must be None or zero."""
-
-Kind = Literal["real", "positive", "prob", "index", "boolean", "spd", "integers", "additive_mask", "parameter"]
+__all__ = [
+    "PARAMETERS",
+    "SPEC_MODULE",
+    "TRAINING",
+    "Arg",
+    "Contract",
+    "Dim",
+    "Domain",
+    "Example",
+    "Role",
+    "Spec",
+    "Times",
+    "Tolerance",
+    "describe_callable",
+    "named_arguments",
+    "source_of",
+]
 
 PARAMETERS, TRAINING = "parameters", "training"
 """What a module is given beside its inputs: its parameters by their paths, and its mode."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Domain:
-    """Which values an argument may take. Bounds are inclusive; `avoid` are points that are kept away from.
-
-    `kind` `prob` is a simplex along the axis `of`; `index` an integer in [0, size of letter `of`); `spd` symmetric
-    positive definite over the last two axes; `additive_mask` 0 or -inf; `parameter` near the values of the op's own
-    parameter at the path `of`.
-    """
-
-    kind: Kind = "real"
-    lo: float | None = None
-    hi: float | None = None
-    of: str | None = None
-    avoid: tuple[float, ...] = ()
-    avoid_ties: bool = False
-
-    def __str__(self) -> str:
-        if self.kind == "parameter":
-            return "parameter"
-        words = [] if self.kind == "real" else [self.kind + (f"({self.of})" if self.of else "")]
-        if self.lo is not None or self.hi is not None:
-            words.append(f"[{_bound(self.lo, '-inf')}, {_bound(self.hi, 'inf')}]")
-        if self.avoid:
-            words.append("avoid " + ", ".join(f"{p:g}" for p in self.avoid))
-        return " ".join([*words, "no ties"] if self.avoid_ties else words)
-
-
-def _bound(value: float | None, word: str) -> str:
-    return word if value is None else f"{value:g}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dim:
-    """Sizes that a shape letter may take: lo to hi inclusive, on purpose near multiples of `around`; or `choices`."""
-
-    lo: int = 0
-    hi: int | None = None
-    around: tuple[int, ...] = ()
-    choices: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arg:
-    """One tensor argument.
-
-    Attributes:
-        name: as in the op's signature.
-        shape: jaxtyping's grammar: `k` symbol, `3` fixed, `*b`/`...` any axes, `#k` k or 1, `k-1` expression, `_` any.
-        domain: which values.
-        role: differentiable, frozen (no gradient may come back), integer or mask.
-        dtype: fixed dtype (`int64`, `bool`, `float32`); None: the floating dtype under test.
-        optional: None is a documented value.
-        complex: complex numbers, in the precision under test; the domain holds for either part.
-        strategy: a Hypothesis strategy for the tensor itself, where no domain can describe it.
-    """
-
-    name: str
-    shape: str
-    domain: Domain = Domain()
-    role: Role = "differentiable"
-    dtype: str | None = None
-    optional: bool = False
-    complex: bool = False
-    strategy: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contract:
-    """What backward promises.
-
-    `exact`: the derivative of the forward. `backward_of`: the derivative of another function `formula`, called like
-    the reference. `vjp`: `formula(inputs..., *cotangents)` returns the gradients of the differentiable arguments.
-    """
-
-    kind: Literal["exact", "backward_of", "vjp"] = "exact"
-    formula: Callable[..., Any] | None = None
-
-    def __str__(self) -> str:
-        return self.kind if self.formula is None else f"{self.kind} {describe_callable(self.formula)}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """A tolerance as a multiple of the derived one."""
-
-    factor: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tolerance:
-    """A raw tolerance. Accepted, and shown as loosened in every report."""
-
-    rtol: float
-    atol: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """A pinned case: sizes by letter and keywords; run first, never shrunk."""
-
-    dims: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
-    kwargs: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spec:
     """A promise about an op, and everything needed to try it. Frozen; equal only to itself.
 
+    `Spec("mypkg.ops:FusedLinear", args={"x": "*b k", "w": "k n", "bias": gv.Arg("n", optional=True)})` is a whole one.
+    Raises SpecError, naming the field or argument, for what contradicts itself.
+
     Attributes:
-        name: the id in lists, reports and test ids.
+        name: the id in lists, reports and test ids; without one, the op's.
         op: autograd.Function class, callable, registered op, or a lazy `pkg.mod:attr`.
-        args: tensor arguments, in the order of the op's signature.
+        args: tensor arguments: name -> shape, an Arg for more than a shape, or lists and dicts of these; or Args.
         kwargs: keyword -> its documented values, the default first.
         order: names of all parameters in the order of the op's signature (a Function is called positionally).
         nested: parameter -> the list, tuple or dict that it is given, with a `Slot` where an argument stands. Arguments
@@ -163,8 +73,8 @@ class Spec:
         described_by: where arguments and shapes came from, in words.
     """
 
-    name: str
-    op: Any
+    name: str = ""
+    op: Any = field(kw_only=False)
     args: tuple[Arg, ...]
     kwargs: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     order: tuple[str, ...] = ()
@@ -172,7 +82,7 @@ class Spec:
     dims: Mapping[str, Dim] = field(default_factory=dict)
     where: Callable[..., bool] | None = None
     inputs: Any = None
-    contract: Contract = Contract()
+    contract: Contract = field(default_factory=Contract)
     linear: bool = True
     reference: Callable[..., Any] | None = None
     truth: Literal["differences", "reference"] = "differences"
@@ -190,22 +100,31 @@ class Spec:
     source: Location | None = None
     described_by: str = ""
 
+    if TYPE_CHECKING:
+
+        def __init__(self, op: Any, *, args: Mapping[str, Any] | tuple[Arg, ...], **more: Any) -> None: ...
+
     def __post_init__(self) -> None:
+        self._set("name", self.name or describe_callable(self.op).rpartition(":")[2])
+        if isinstance(self.args, Mapping):
+            args, nested = named_arguments(self.args)
+            self._set("args", args)
+            self._set("nested", {**nested, **self.nested})
+            self._set("described_by", self.described_by or "from the spec")
         for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, dict):
-                object.__setattr__(self, f.name, MappingProxyType(dict(value)))
-        declared = [a.name for a in self.args] + list(self.kwargs)
+            value = form(self.name, f.name, getattr(self, f.name))
+            self._set(f.name, MappingProxyType(dict(value)) if isinstance(value, dict) else value)
         for a in self.args:
             self._refuse_odd(a)
+        declared = [a.name for a in self.args] + list(self.kwargs)
         doubled = sorted({n for n in declared if declared.count(n) > 1})
         if doubled:
             raise SpecError(f"{self.name}: argument {doubled[0]!r} is declared twice; declare it once.")
         if not self.order and not self.nested:
-            object.__setattr__(self, "nested", MappingProxyType(self._spelled()))
+            self._set("nested", MappingProxyType(self._spelled()))
         names = [*self.parameters(), *self.kwargs]
         if not self.order:
-            object.__setattr__(self, "order", tuple(names))
+            self._set("order", tuple(names))
         unknown = sorted(set(names) ^ set(self.order))
         if unknown:
             raise SpecError(f"{self.name}: {unknown[0]!r} stands in only one of `order` and the arguments; name both.")
@@ -213,6 +132,9 @@ class Spec:
             raise SpecError(f"{self.name}: truth='reference' needs a reference; give the spec a body.")
         if self.reference is not None:
             self._wrap(self.reference)
+
+    def _set(self, field: str, value: Any) -> None:
+        object.__setattr__(self, field, value)
 
     def _refuse_odd(self, arg: Arg) -> None:
         """Raise SpecError for complex numbers where there are none."""
@@ -233,8 +155,8 @@ class Spec:
     def _wrap(self, reference: Callable[..., Any]) -> None:
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
             if hasattr(reference, name):
-                object.__setattr__(self, name, getattr(reference, name))
-        object.__setattr__(self, "__wrapped__", reference)
+                self._set(name, getattr(reference, name))
+        self._set("__wrapped__", reference)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the reference, with its own signature."""
@@ -269,49 +191,32 @@ class Spec:
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
 
-_REGISTERED = ("CustomOpDef", "OpOverload", "OpOverloadPacket")
-"""Torch's classes of registered ops; their own names are of little use."""
+def named_arguments(given: Mapping[str, Any]) -> tuple[tuple[Arg, ...], dict[str, Any]]:
+    """Plain data as arguments, and the nested values that they make up by parameter.
+
+    `given`: name -> shape, Arg, or lists, tuples and dicts of them; also spelled out, as `xs[0]` -> shape.
+    Raises SpecError, naming the argument, for what is neither.
+    """
+    args = tuple(_arg(name, leaf) for key, value in given.items() for name, leaf in leaves(value, key, whole=Arg))
+    found = {k: mapped(v, k, lambda n, _: Slot(n), whole=Arg) for k, v in given.items()}
+    nested = {k: template for k, template in found.items() if template != Slot(k)}
+    return args, {**spelled([a.name for a in args if root(a.name) not in nested]), **nested}
 
 
-def describe_callable(op: Any) -> str:
-    """`module:qualname` for what has a name; `file:line` for a lambda or local; str for a lazy target."""
-    if isinstance(op, str):
-        return op
-    if type(op).__name__ in _REGISTERED:
-        return "torch.ops." + str(getattr(op, "_qualname", op)).replace("::", ".")
-    owner = getattr(op, "__self__", None)
-    if isinstance(owner, type) and getattr(op, "__name__", "") == "apply":
-        return describe_callable(owner)
-    # A builtin of torch calls itself `_VariableFunctionsClass.sin`.
-    words = ("__name__",) if inspect.isbuiltin(op) else ("__qualname__", "__name__")
-    qualname = next((n for n in (getattr(op, w, None) for w in words) if n), None)
-    module = getattr(op, "__module__", None) or ""
-    if qualname and "<" not in qualname:
-        return f"{_named(module)}:{qualname}"
-    code = getattr(op, "__code__", None)
-    if code is not None:
-        return f"{code.co_filename}:{code.co_firstlineno}"
-    if qualname:
-        return f"{module}:{qualname}"
-    # The repr of a module is a page of its layers.
-    return f"{type(op).__module__}:{type(op).__qualname__}()" if hasattr(op, "named_parameters") else str(op)
-
-
-def _named(module: str) -> str:
-    """The module of a spec file has a name of ours; the user knows it by its path."""
-    file = getattr(sys.modules.get(module), "__file__", None) if module.startswith(SPEC_MODULE) else None
-    return file or module
-
-
-def source_of(obj: Any) -> Location | None:
-    """Where an object is defined, as far as inspect can tell; a custom op by the function that it decorates."""
-    obj = getattr(obj, "_init_fn", obj)
+def spelled(names: Sequence[str]) -> dict[str, Any]:
+    """The lists and dicts that names such as `xs[0]` make up. Raises SpecError for one that is misspelled."""
     try:
-        file = inspect.getsourcefile(inspect.unwrap(obj))
-        line = inspect.getsourcelines(inspect.unwrap(obj))[1]
-    except (TypeError, OSError, ValueError):
-        return None
-    return Location(file=file or "", line=max(line, 1)) if file else None
+        return templates(names)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+
+
+def _arg(name: str, leaf: Any) -> Arg:
+    if isinstance(leaf, Arg):
+        return replace(leaf, name=name)
+    if not isinstance(leaf, str):
+        raise SpecError(f"argument {name!r} is {leaf!r}; give its shape as a string, or an Arg.")
+    return Arg(leaf, name=name)
 
 
 def _plain(value: Any) -> Any:

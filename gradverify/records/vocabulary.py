@@ -9,6 +9,7 @@ from typing import Final
 
 from gradverify.errors import SpecError
 from gradverify.records.case import Scalar
+from gradverify.records.names import LAYOUTS
 from gradverify.records.spec import Dim, Domain, Example, Times, Tolerance
 
 
@@ -33,7 +34,7 @@ additive_mask: Final = Domain(kind="additive_mask")
 avoid_ties: Final = Domain(avoid_ties=True)
 """No two entries are equal, nor nearly so."""
 
-ALL: Final = ("contiguous", "transposed", "permuted", "sliced", "offset", "expanded", "channels_last")
+ALL: Final = LAYOUTS
 """Every memory layout of a strided tensor."""
 
 
@@ -92,7 +93,9 @@ def avoid(*points: float) -> Domain:
 
 
 def times(factor: float) -> Times:
-    """A multiple of the derived tolerance."""
+    """A multiple of the derived tolerance. Raises SpecError where it is not above 0."""
+    if not factor > 0:
+        raise SpecError(f"gv.times: {factor:g} times the derived tolerance is none; give a factor above 0.")
     return Times(factor=factor)
 
 

@@ -136,8 +136,8 @@ def header(environment: Environment, invocation: Invocation, *, style: Style) ->
     """`gradverify 0.1.0 · torch 2.13.0+cpu · cpu · profile dev · seed 4127`."""
     from gradverify import __version__
 
-    devices = ", ".join(environment.devices) or "no device"
-    words = [f"gradverify {__version__}", f"torch {environment.torch}" if environment.torch else "", devices]
+    torch = f"torch {environment.torch}" if environment.torch else ""
+    words = [f"gradverify {__version__}", torch, ", ".join(environment.devices)]
     words += [f"profile {invocation.profile}", f"seed {invocation.seed}"]
     return [style.paint(style.plain(" · ".join(w for w in words if w)), "dim")]
 

@@ -233,7 +233,15 @@ def refuse(message: str, **fields: Any) -> None:
     [
         ({"suports": {}}, "did you mean 'supports'"),
         ({"layouts": ["slices"]}, "did you mean 'sliced'"),
-        ({"dtypes": ["float23"]}, "'float23' is unknown"),
+        ({"dtypes": ["float23"]}, "dtypes does not know 'float23'; did you mean 'float32'"),
+        ({"dtypes": [torch.complex64]}, "dtypes names the precision under test, got complex64"),
+        ({"tol": {"flaot64": gv.times(2)}}, "tol does not know 'flaot64'; did you mean 'float64'"),
+        ({"tol": {"float64": 1e-3}}, "tol gives 0.001; give gv.times"),
+        ({"devices": ["cdua"]}, "devices does not know 'cdua'; did you mean 'cuda'"),
+        ({"supports": {"vmapp": True}}, "supports does not know 'vmapp'; did you mean 'vmap'"),
+        ({"xfail": {"GV11": "why"}}, "xfail does not know 'GV11'; did you mean 'GV"),
+        ({"xfail": {"vpj": "why"}}, "xfail does not know 'vpj'; did you mean 'vjp'"),
+        ({"truth": "refrence"}, "truth does not know 'refrence'; did you mean 'reference'"),
         ({"dims": {"q": gv.dim()}}, "dims has 'q'"),
         ({"where": lambda kk: True}, "where does not know 'kk'"),
         ({"examples": [gv.example(causal=True)]}, "examples does not know 'causal'"),
@@ -384,8 +392,21 @@ def test_a_lazy_op_is_loaded_late_and_brings_its_order() -> None:
     spec = from_data("torch.nn.functional:linear", {"weight": "n k", "input": "k"})
     assert spec.order == ("weight", "input")
     assert resolved(spec).op is nn.functional.linear
-    with pytest.raises(SpecError, match="cannot be loaded"):
+    with pytest.raises(SpecError, match=r"torch.nn.functional has no attribute 'linea' \(did you mean 'linear'\?\)"):
         load("torch.nn.functional:linea")
+    with pytest.raises(SpecError, match=r"no.such:op: cannot be loaded \(ModuleNotFoundError: No module named 'no'\)"):
+        load("no.such:op")
+
+
+def test_data_takes_the_order_of_its_op() -> None:
+    spec = gv.Spec(Combined, args={"w": "k n", "x": "*b k"})
+    assert (spec.order, resolved(spec).order) == (("w", "x"), ("x", "w"))
+    with pytest.raises(SpecError, match="also needs 'w'"):
+        resolved(gv.Spec(Combined, args={"x": "k"}))
+    with pytest.raises(SpecError, match="dims has 'q'"):
+        resolved(gv.Spec(torch.sin, args={"input": "k"}, dims={"q": 3}))
+    layer = resolved(gv.Spec(nn.Linear(2, 3), args={"input": "b 2"}))
+    assert [a.name for a in layer.args] == ["input", "weight", "bias"]
 
 
 def test_mappings_of_a_decorated_spec_cannot_be_changed() -> None:

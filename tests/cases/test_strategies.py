@@ -6,7 +6,7 @@ from functools import lru_cache
 import msgspec
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from hypothesis import HealthCheck, Phase, assume, find, given, seed, settings
 from hypothesis import strategies as st
 
 import gradverify as gv
@@ -240,6 +240,41 @@ def test_inputs_from_a_strategy_are_varied_in_their_layout() -> None:
 def test_inputs_that_do_not_fit_the_spec_are_refused(given_: object, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         drawn(LINEAR.with_(inputs=lambda draw: given_), "vjp", 1)
+
+
+def _raises(*_: object) -> None:
+    raise KeyError("slip")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"inputs": _raises}, "f: inputs= raised KeyError: 'slip'; mend it in the spec"),
+        ({"inputs": st.builds(_raises)}, "f: inputs= raised KeyError"),
+        ({"inputs": lambda draw: draw(3)}, "f: inputs= raised"),
+        ({"args": (Arg(name="x", shape="n", strategy=st.builds(_raises)),)}, "f: the strategy of 'x' raised KeyError"),
+    ],
+)
+def test_what_the_authors_code_raises_is_told_as_theirs(fields: dict, message: str) -> None:
+    spec = Spec(None, **{"name": "f", "args": (Arg("n", name="x"),), **fields})
+    with pytest.raises(SpecError, match=message):
+        drawn(spec, "vjp", 1)
+
+
+def test_a_where_that_raises_is_told_as_its_authors() -> None:
+    spec = LINEAR.with_(where=lambda k: 1 // 0)
+    with pytest.raises(SpecError, match=r"where= raised ZeroDivisionError: .*; mend it in the spec"):
+        allowed(spec, drawn(LINEAR, "vjp", 1)[0])
+
+
+def test_inputs_may_refuse_a_draw() -> None:
+    def odd(draw: Callable) -> dict[str, object]:
+        n = draw(st.integers(1, 4))
+        assume(n % 2)
+        return {"x": torch.ones(n)}
+
+    spec = Spec(None, name="f", args=(Arg("n", name="x"),), inputs=odd)
+    assert {materialise(spec, c).primals["x"].numel() for c in drawn(spec, "vjp", 20)} == {1, 3}
 
 
 def test_an_argument_may_bring_its_own_strategy() -> None:

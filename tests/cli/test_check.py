@@ -84,6 +84,14 @@ def test_without_targets_every_spec_of_the_project_is_verified(project, engine, 
     assert engine.calls[0][0] == ["scale", "scale_twice"]
 
 
+def test_a_broken_file_of_a_directory_leaves_the_others(project, engine, gradverify_) -> None:
+    (project / "specs" / "broken.py").write_text("import gradverify as gv\n@gv.spec(\n")
+    answer = gradverify_("check", "specs")
+    assert answer.code == 2
+    assert "scale" in engine.calls[0][0]
+    assert "specs/broken.py:2: syntax error" in answer.out
+
+
 def test_a_target_named_twice_is_verified_once(project, engine, gradverify_) -> None:
     gradverify_("check", "specs/scale.py", "scale", "specs")
     assert engine.calls[0][0] == ["scale", "scale_twice"]

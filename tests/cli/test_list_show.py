@@ -70,6 +70,19 @@ OUTLINES = {
     ),
     "import gradverify as gv\nf = gv.Spec(name='g', op='m:A', args=(gv.Arg(name='x', shape='n'),), "
     "contract=gv.Contract(kind='vjp', formula=v))": ("g", "m:A", ("x[n]",), "vjp"),
+    "import gradverify as gv\n"
+    "f = gv.Spec('m:A', args={'x': '*b k', 'w': gv.Arg('k', optional=True), 'v': gv.Arg(shape='k')})": (
+        "A",
+        "m:A",
+        ("x[*b k]", "w[k]?", "v[k]"),
+        "exact",
+    ),
+    "import gradverify as gv\nf = gv.from_data(ops.A.apply, {'xs': ['n', 'm']}, backward_of=g)": (
+        "A",
+        "ops.A.apply",
+        ("xs[['n', 'm']]",),
+        "backward_of",
+    ),
     "import gradverify as gv\nf = gv.spec(A)(reference)": ("f", "A", (), "exact"),
     "import gradverify as gv\n@gv.spec(größe)\ndef größe_梯度(x: Annotated[Tensor, 'n']): ...": (
         "größe_梯度",

@@ -198,6 +198,10 @@ QUICK = [
     ("check", "x:y", "--dtype", "bf16"),
     ("check", "x:y", "--report", "pyproject.toml"),
     ("check", "x:y", "--arg", "x"),
+    ("check", "no_such_spec"),
+    ("check", "no_such.py"),
+    ("check", "no_such_module:f"),
+    ("show", "no_such_spec"),
     ("show",),
 ]
 

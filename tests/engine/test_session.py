@@ -52,9 +52,16 @@ def test_an_unusable_target_is_kept_and_the_others_still_run():
 
 def test_a_spec_that_contradicts_itself_is_unusable_and_keeps_what_was_known():
     done = session(spec("a", where=lambda k: True), spec("b"))
-    assert "where asks for 'k'" in done.ops[0].error
+    assert "where does not know 'k'" in done.ops[0].error
     assert done.ops[1].checks
     assert not done.ops[1].error
+
+
+@pytest.mark.parametrize("fields", [{"where": lambda n: 1 // 0}, {"inputs": lambda draw: 1 // 0}])
+def test_a_spec_whose_own_code_raises_is_unusable_and_the_others_still_run(fields):
+    done = session(spec("a", **fields), spec("b"))
+    assert "raised ZeroDivisionError" in done.ops[0].error
+    assert [r.outcome for r in done.ops[1].checks] == [Outcome.PASS]
 
 
 def test_enough_failures_end_the_session_and_too_few_do_not():

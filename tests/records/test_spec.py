@@ -20,6 +20,45 @@ def test_a_spec_cannot_be_changed_nor_can_its_mappings() -> None:
         spec.kwargs["causal"] = (True,)
 
 
+def test_a_spec_is_plain_data() -> None:
+    spec = gv.Spec(
+        "mypkg.ops:FusedLinear",
+        args={"x": "*b k", "w": "k n", "bias": gv.Arg("n", optional=True)},
+        kwargs={"scale": 0.5},
+        dims={"k": gv.dim(max=200, around=64), "n": 32},
+        dtypes="float32",
+        devices=["cpu", "cuda:1"],
+    )
+    assert (spec.name, spec.op, spec.described_by) == ("FusedLinear", "mypkg.ops:FusedLinear", "from the spec")
+    assert [(a.name, a.shape, a.optional) for a in spec.args] == [
+        ("x", "*b k", False),
+        ("w", "k n", False),
+        ("bias", "n", True),
+    ]
+    assert spec.order == ("x", "w", "bias", "scale")
+    assert (spec.kwargs["scale"], spec.dims["n"]) == ((0.5,), gv.one_of(32))
+    assert (spec.dtypes, spec.devices) == (("float32",), ("cpu", "cuda:1"))
+
+
+def test_data_may_be_nested() -> None:
+    spec = gv.Spec(len, args={"xs": ["b n", gv.Arg("n", domain=gv.positive)], "p['w']": "n"})
+    assert [a.name for a in spec.args] == ["xs[0]", "xs[1]", "p['w']"]
+    assert spec.parameters() == ("xs", "p")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"args": {"x": 3}}, "argument 'x' is 3; give its shape as a string, or an Arg"),
+        ({"args": {"x[a]": "n"}}, r"argument 'x\[a\]': write a nested argument as"),
+        ({"supports": {"vmpa": False}}, "f: supports does not know 'vmpa'; did you mean 'vmap'"),
+    ],
+)
+def test_data_that_is_none_is_refused(fields: dict, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        make(**fields)
+
+
 def test_a_spec_equals_only_itself() -> None:
     assert make() != make()
     assert len({make(), make()}) == 2
@@ -79,6 +118,7 @@ def test_the_id_of_a_case_is_that_of_its_content() -> None:
         (lambda: gv.domain(2, 1), "lo=2 to hi=1"),
         (lambda: gv.domain(float("nan"), 1), "nan"),
         (lambda: gv.integers(3, 1), "lo=3 and hi=1"),
+        (lambda: gv.times(0), "a factor above 0"),
     ],
 )
 def test_a_word_that_leaves_nothing_to_draw_is_refused(make_word: object, message: str) -> None:
