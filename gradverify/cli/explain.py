@@ -8,10 +8,10 @@ import click
 import msgspec
 
 from gradverify.cli import output
-from gradverify.config import did_you_mean
 from gradverify.errors import UsageError
 from gradverify.records.codes import TITLES, matches
 from gradverify.records.explained import Page, pages
+from gradverify.records.names import did_you_mean
 from gradverify.reports.style import Style, wrapped
 
 
