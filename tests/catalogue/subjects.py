@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradverify.catalogue.lsq_quant import lsq_quant
+from gradverify.catalogue.matmul import matmul
 from gradverify.catalogue.reweight_gradient import reweight_gradient
 from gradverify.catalogue.reweighted_cross_entropy import reweighted_cross_entropy
 from gradverify.catalogue.sign_ste import sign_ste
@@ -89,6 +91,19 @@ def loss_surrogate(
     return losses.sum() / total if total else losses.sum() * 0
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda z: z,
+    "relu": lambda z: z.clamp(min=0),
+    "gelu": lambda z: z * (1 + torch.erf(z / 2**0.5)) / 2,
+    "gelu_tanh": lambda z: z * (1 + torch.tanh((2 / math.pi) ** 0.5 * (z + 0.044715 * z**3))) / 2,
+    "silu": lambda z: z / (1 + torch.exp(-z)),
+}
+
+
+def draw_matmul(g: torch.Generator, n: int, c: int) -> tuple[Primals, Primals]:
+    return (normal(g, 2, n, c), normal(g, c, 3), normal(g, 3)), ()
+
+
 def draw_ste(g: torch.Generator, n: int, c: int, *, qmin: int, qmax: int, channel: bool) -> tuple[Primals, Primals]:
     scale = positive(g, n) if channel else positive(g)
     zero_point = torch.randint(-2, 3, scale.shape, generator=g)
@@ -157,6 +172,15 @@ SUBJECTS = [
     *ste_subjects(),
     *lsq_subjects(),
     *loss_subjects(),
+    *[
+        Subject(
+            f"matmul-{act}-{save}",
+            partial(matmul, act=act, save=save),
+            lambda x, w, b, a=a: a(torch.einsum("bnc,cd->bnd", x, w) + b),
+            draw_matmul,
+        )
+        for (act, a), save in product(ACTIVATIONS.items(), ("input", "preactivation"))
+    ],
     *[
         Subject(
             f"sign_ste-{w}",

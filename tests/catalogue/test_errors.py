@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gradverify.catalogue.lsq_quant import lsq_quant
+from gradverify.catalogue.matmul import matmul
 from gradverify.catalogue.reweight_gradient import reweight_gradient
 from gradverify.catalogue.reweighted_cross_entropy import class_balanced_weights, reweighted_cross_entropy
 from gradverify.catalogue.sign_ste import sign_ste
@@ -92,6 +93,31 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
         IndexError,
         r"targets must be 0 ... 2 or ignore_index, got -1; correct",
     ),
+    (
+        lambda: matmul(INTS, X.mT),
+        TypeError,
+        r"x must be float64, .* but its dtype is torch.int32; convert .* x.float\(\)",
+    ),
+    (lambda: matmul(X * 1j, X.mT), TypeError, r"x must be float64, .* torch.complex64; convert it with x.real"),
+    (lambda: matmul(ONE, X), ValueError, r"x must be \[..., k\], but its shape is \(\); give it an axis"),
+    (lambda: matmul(X, X[0]), ValueError, r"w must be \[k, n\], but its shape is \(3,\); a batch"),
+    (lambda: matmul(X, X), ValueError, r"last size of x \(2, 3\) must be the first of w \(2, 3\); .* weight.mT"),
+    (lambda: matmul(X, X.mT, X[0]), ValueError, r"b must be \[2\] for w \(3, 2\), got \(3,\); give one"),
+    (lambda: matmul(X, X.mT, X.mT), ValueError, r"b must be \[2\] for w \(3, 2\), got \(3, 2\); give one"),
+    (lambda: matmul(X, X.mT.double()), TypeError, r"w must have x's dtype torch.float32, .* torch.float64; convert"),
+    (
+        lambda: matmul(X, X.mT, X[:, 0].half()),
+        TypeError,
+        r"b must have x's dtype torch.float32, .* torch.float16; conv",
+    ),
+    (
+        lambda: matmul(X, X.mT.to("meta")),
+        ValueError,
+        r"w must be on x's device cpu, but it is on meta; .*w.to\('cpu'\)",
+    ),
+    (lambda: matmul(X, X.mT, act="tanh"), ValueError, r"act must be one of none, relu, .*, got 'tanh'; choose"),
+    (lambda: matmul(X, X.mT, save="z"), ValueError, r"save must be one of input, preactivation, got 'z'; choose"),
+    (lambda: matmul(X, X.mT, backend="cuda"), ValueError, r"backend must be one of auto, .*, got 'cuda'; choose"),
     (lambda: class_balanced_weights([3, 0]), ValueError, r"every class needs a count of at least 1, got 0; leave"),
     (lambda: class_balanced_weights([3], beta=1.0), ValueError, r"beta must be in \[0, 1\), got 1.0; 0.9"),
 ]
@@ -110,5 +136,6 @@ def test_the_message_names_the_op_the_rule_the_value_and_the_remedy(
         "reweight_gradient",
         "reweighted_cross_entropy",
         "class_balanced_weights",
+        "matmul",
     )
     assert str(caught.value).startswith(tuple(f"{name}: " for name in ops))

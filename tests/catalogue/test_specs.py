@@ -16,6 +16,11 @@ SPECS = Path(__file__).parents[2] / "specs"
 OPS = sorted(f.stem for f in CATALOGUE.glob("[!_]*.py"))
 
 
+NOT_DRAWN = {"matmul": {"tiles"}}  # what changes how a result is computed, and not what it is
+DIFFERENTIABLE = {"lsq_quant": ("x", "step"), "reweighted_cross_entropy": ("logits",), "matmul": ("x", "w", "b")}
+EXACT = {"matmul"}  # the others are surrogates
+
+
 def specs_of(op: str) -> list[Spec]:
     made = importlib.util.spec_from_file_location(f"specs_{op}", SPECS / f"{op}.py")
     module = importlib.util.module_from_spec(made)
@@ -32,13 +37,11 @@ def test_every_op_has_a_spec_of_its_name(op: str) -> None:
 def test_every_parameter_of_the_op_is_drawn_by_one_of_its_specs(op: str) -> None:
     specs = specs_of(op)
     parameters = set(inspect.signature(specs[0].op).parameters)
-    assert parameters == {name for s in specs for name in s.order}
+    assert parameters - NOT_DRAWN.get(op, set()) == {name for s in specs for name in s.order}
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_only_what_carries_a_gradient_is_differentiable(op: str) -> None:
     for spec in specs_of(op):
-        assert spec.differentiable() == {"lsq_quant": ("x", "step"), "reweighted_cross_entropy": ("logits",)}.get(
-            op, ("x",)
-        )
-        assert spec.contract.kind == "backward_of"
+        assert spec.differentiable() == DIFFERENTIABLE.get(op, ("x",))
+        assert spec.contract.kind == ("exact" if op in EXACT else "backward_of")

@@ -1,0 +1,171 @@
+"""The matmul of the catalogue: its kernels in a process of their own, its backends, and copies of its file."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from gradverify.catalogue import matmul as ops
+from gradverify.catalogue.matmul import Tiles, matmul
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+X, W, B = torch.ones(2, 3), torch.ones(3, 4), torch.ones(4)
+needs_triton = pytest.mark.skipif(ops.triton is None, reason="triton is not installed: pip install gradverify[triton]")
+
+
+def python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run Python as it would run for a user: warnings stay warnings, TRITON_INTERPRET only where it is given."""
+    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    env = {**kept, "PYTHONPATH": str(ROOT), **env}
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+@needs_triton
+def test_the_kernels_are_right_in_the_interpreter() -> None:
+    suite = str(HERE / "matmul_interpreted.py")
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", suite, TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+COMPILE = """
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from gradverify.catalogue import matmul as ops
+
+class Absent:
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device=None: 0)
+
+triton.runtime.driver.set_active(Absent())
+
+def launch(kernel, grid, *args, **options):
+    made = kernel.warmup(*args, grid=grid, **options)
+    wgmma = made.asm["ptx"].count("wgmma.mma_async")
+    print(kernel.fn.__name__, options["ACT"], grid, wgmma > 0, made.metadata.shared <= 232448)
+
+ops.launch = launch
+sizes = ((512, 256), (256, 384), (384,))
+x, w, b = (torch.empty(*s, dtype=torch.bfloat16, device="meta").requires_grad_() for s in sizes)
+y = ops.matmul(x, w, b, act="silu", backend="triton")
+torch.autograd.grad(y, (x, w), torch.empty_like(y))
+"""
+
+
+@needs_triton
+def test_every_launch_goes_through_launch_and_compiles_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    done = python("-c", COMPILE, TRITON_CACHE_DIR=str(tmp_path))
+    assert done.stdout.splitlines() == [
+        "forward_kernel silu (12,) True True",
+        "slope_kernel silu (12,) True True",
+        "forward_kernel none (8,) True True",
+        "forward_kernel none (6,) True True",
+    ], done.stderr[-2000:]
+
+
+WITHOUT = """
+import sys
+sys.modules["triton"] = None
+import torch
+from gradverify.catalogue import matmul as ops
+x = torch.ones(2, 3, requires_grad=True)
+ops.matmul(x, torch.ones(3, 4), act="gelu").sum().backward()
+print(ops.triton, tuple(x.grad.shape))
+try:
+    ops.matmul(x, torch.ones(3, 4), backend="interpret")
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_without_triton_plain_pytorch_remains_and_the_rest_says_what_to_install() -> None:
+    done = python("-c", WITHOUT)
+    assert done.stdout.splitlines() == [
+        "None (2, 3)",
+        "matmul: backend='interpret' on cpu needs triton, which is not installed; pip install triton, or pass "
+        "backend='torch'.",
+    ], done.stderr[-2000:]
+
+
+@needs_triton
+def test_the_interpreter_is_asked_for_before_python_starts() -> None:
+    message = r"backend='interpret' needs TRITON_INTERPRET=1, .* set it before Python starts: TRITON_INTERPRET=1 python"
+    with pytest.raises(RuntimeError, match=message):
+        matmul(X, W, backend="interpret")
+
+
+@needs_triton
+def test_kernels_are_refused_where_there_are_none() -> None:
+    message = (
+        r"matmul: backend='triton' has no kernels for tensors on cpu; move them with .cuda\(\), or pass backend='tor"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        matmul(X, W, backend="triton")
+
+
+@needs_triton
+def test_tiles_below_the_least_of_tensor_cores_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"matmul: tiles.k must be a power of 2 and at least 16, got 8; 64 is usual"):
+        matmul(X, W, tiles=Tiles(16, 16, 8))
+
+
+def test_meta_tensors_give_shapes_and_dtypes() -> None:
+    x, w = (
+        torch.empty(5, 2, 3, dtype=torch.bfloat16, device="meta"),
+        torch.empty(3, 4, dtype=torch.bfloat16, device="meta"),
+    )
+    y = matmul(x.requires_grad_(), w, act="silu")
+    assert (y.shape, y.dtype, y.device.type) == ((5, 2, 4), torch.bfloat16, "meta")
+    assert torch.autograd.grad(y, x, torch.empty_like(y))[0].shape == x.shape
+
+
+def test_autocast_casts_as_it_does_for_a_linear_layer() -> None:
+    x = X.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = matmul(x, W, B.bfloat16(), act="relu")
+        assert y.dtype == torch.nn.functional.linear(X, W.mT).dtype == torch.bfloat16
+        inside = torch.autograd.grad(y.sum(), x, retain_graph=True)[0]
+    assert torch.equal(inside, torch.autograd.grad(y.sum(), x)[0])
+    assert inside.dtype == torch.float32
+
+
+def load(path: Path, name: str) -> ModuleType:
+    made = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(made)
+    sys.modules[name] = module
+    made.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def names():
+    kept = dict(sys.modules)
+    yield
+    for name in set(sys.modules) - set(kept):
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("names")
+def test_a_copy_registers_operators_of_its_own_and_loading_twice_does_no_harm(tmp_path: Path) -> None:
+    path = Path(shutil.copy(ops.__file__, tmp_path / "fused.py"))
+    first, again = load(path, "their.fused"), load(path, "their.fused")
+    assert [str(m.forward_op._qualname) for m in (ops, first, again)] == [
+        "gradverify_catalogue::matmul_forward",
+        "gradverify_catalogue::their_fused_forward",
+        "gradverify_catalogue::their_fused_forward",
+    ]
+    for module in (ops, first, again):
+        assert torch.equal(module.matmul(X, W, B), torch.full((2, 4), 4.0))
+        meta = [t.to("meta") for t in (X, W)]
+        assert module.forward_op(*meta, None, "gelu", True, None)[1].shape == (2, 4)
