@@ -20,6 +20,7 @@ _COMMANDS = {
     "check": ("check", "Verify ops: is the backward right, and how sure is that?"),
     "list": ("list_", "List the specs of this project and of the catalogue."),
     "show": ("show", "Show what a spec promises, what is checked, and what is not."),
+    "replay": ("replay", "Try the failures that are kept again: FIXED, FAILED or ERROR."),
     "explain": ("explain", "Explain a code: what it means, how it is found, how to silence it."),
 }
 

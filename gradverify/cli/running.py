@@ -13,12 +13,13 @@ from typing import Any
 import click
 import msgspec
 
+from gradverify import failures
 from gradverify.cli import last, output
 from gradverify.cli.exit_codes import absent, exit_code
 from gradverify.cli.options import Request, overridden, replace
 from gradverify.cli.progress import Progress
 from gradverify.cli.trouble import report_me, version_of
-from gradverify.discovery.targets import resolve
+from gradverify.discovery.targets import located
 from gradverify.errors import UsageError
 from gradverify.records.claims import selected
 from gradverify.records.described import described
@@ -54,11 +55,12 @@ def verify_request(request: Request) -> int:
 def _verified(request: Request, *, streamed: bool) -> tuple[Run, bool]:
     """The run, complete or cut short, and whether gradverify itself broke down."""
     try:
-        specs = _chosen(resolve(request.targets, shapes=request.shapes, config=request.config), request.keyword)
+        found = located(request.targets, shapes=request.shapes, config=request.config)
+        specs = _chosen([spec for _, spec in found], request.keyword)
     except KeyboardInterrupt:
         return _cut_short(request), False
     _say_if_empty(specs, request)
-    listener = _Listener(request, specs, streamed=streamed)
+    listener = _Listener(request, specs, streamed=streamed, targets=_by_name(found))
     try:
         run = _run(specs, request, listener)
     except KeyboardInterrupt:
@@ -69,6 +71,8 @@ def _verified(request: Request, *, streamed: bool) -> tuple[Run, bool]:
         return _cut_short(request, listener.ops, interrupted=False), True
     finally:
         listener.close()
+        if listener.note:
+            click.echo(listener.note, err=True)
     return run, False
 
 
@@ -86,12 +90,14 @@ def _run(specs: list[Any], request: Request, listener: _Listener) -> Run:
 class _Listener:
     """Hears what the engine says: shows it, and remembers it in case the engine does not live to tell."""
 
-    def __init__(self, request: Request, specs: Sequence[Any], *, streamed: bool) -> None:
+    def __init__(self, request: Request, specs: Sequence[Any], *, streamed: bool, targets: dict[str, str]) -> None:
         self.ops: list[OpRun] = []
         self._progress = Progress(silent=request.quiet, total=len(specs))
         style = output.style_of(sys.stdout, no_colour=request.no_colour)
         self._console = Console(self._write, _view(request, len(specs), style)) if streamed else None
         self._request = request
+        self._targets = targets
+        self.note = ""
 
     def begin(self, environment: Environment) -> None:
         if self._console:
@@ -110,6 +116,15 @@ class _Listener:
         self._progress.advanced()
         if self._console:
             self._console.result(result)
+
+    def kept(self, spec: Spec, result: Result) -> Result:
+        """The result, its failing case kept for `gradverify replay`; where it cannot be, that is said at the end."""
+        target, root = self._targets.get(spec.name, spec.name), Path(self._request.config.root)
+        try:
+            return failures.kept(spec, result, target=target, shapes=self._request.shapes, root=root)
+        except UsageError as error:
+            self.note = f"failing cases were not kept for `gradverify replay`: {error}"
+            return result
 
     def finish(self, run: Run) -> None:
         self._progress.close()
@@ -131,8 +146,19 @@ def _session(specs: Sequence[Any], plan: Plan, policy: Policy, listener: _Listen
     from gradverify.engine import session
 
     return session.run(
-        specs, plan, policy, argv=tuple(sys.argv[1:]), on_result=listener.result, on_start=listener.start
+        specs,
+        plan,
+        policy,
+        argv=tuple(sys.argv[1:]),
+        on_result=listener.result,
+        on_start=listener.start,
+        keep=listener.kept,
     )
+
+
+def _by_name(found: Sequence[tuple[str, Any]]) -> dict[str, str]:
+    """The name of a spec -> the target that names it alone."""
+    return {spec.name: target for target, spec in found if isinstance(spec, Spec)}
 
 
 def _groups(specs: Sequence[Any], request: Request) -> Iterator[tuple[list[Any], Plan, Policy]]:

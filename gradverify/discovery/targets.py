@@ -19,13 +19,18 @@ def resolve(targets: Sequence[str], *, shapes: Mapping[str, str], config: Config
 
     `shapes` describe the arguments of bare ops. No target: all specs of the project, or, without any, none.
     """
+    return [spec for _, spec in located(targets, shapes=shapes, config=config)]
+
+
+def located(targets: Sequence[str], *, shapes: Mapping[str, str], config: Config) -> list[tuple[str, Spec | Unusable]]:
+    """As `resolve`, each with a target that names it alone."""
     for directory in (Path(config.root), Path.cwd()):
         make_importable(directory)
-    found: list[Spec | Unusable] = []
+    found: list[tuple[str, Spec | Unusable]] = []
     for target in _files_of(targets) if targets else [shown(f) for f in project_files(config)]:
         specs = _or_error(partial(_of_target, target, shapes=shapes, config=config))
         fresh = [Unusable(target=target, error=specs)] if isinstance(specs, str) else specs
-        found += [s for s in fresh if not any(s is f for f in found)]
+        found += [(_alone(s, target), s) for s in fresh if not any(s is f for _, f in found)]
     return found
 
 
@@ -33,6 +38,14 @@ def _files_of(targets: Sequence[str]) -> Iterator[str]:
     """The targets, with each directory as its spec files: one that is broken leaves the others."""
     for target in targets:
         yield from ([shown(f) for f in spec_files(Path(target))] if Path(target).is_dir() else []) or [target]
+
+
+def _alone(spec: Spec | Unusable, target: str) -> str:
+    """`file.py::name` for a spec of a file, which may hold several; the target as it is for anything else."""
+    path = Path(target.partition("::")[0])
+    if isinstance(spec, Spec) and spec.source is not None and (path.suffix == ".py" or path.is_dir()):
+        return f"{shown(Path(spec.source.file))}::{spec.name}"
+    return target
 
 
 def _or_error(specs: Callable[[], list[Spec]]) -> list[Spec] | str:

@@ -37,9 +37,13 @@ def run(
     argv: Sequence[str] = (),
     on_result: Listener | None = None,
     on_start: Callable[[Spec], None] | None = None,
+    keep: Callable[[Spec, Result], Result] | None = None,
 ) -> Run:
-    """Verify all specs. An interruption ends it with what is known until then, and `run.interrupted`."""
-    session = _Session(plan=plan, policy=policy, on_result=on_result, on_start=on_start)
+    """Verify all specs. An interruption ends it with what is known until then, and `run.interrupted`.
+
+    `keep` is handed every result first, and returns it, perhaps with the id under which it can be replayed.
+    """
+    session = _Session(plan=plan, policy=policy, on_result=on_result, on_start=on_start, keep=keep)
     began, started = time.perf_counter(), datetime.now(timezone.utc)
     try:
         for item in specs:
@@ -77,6 +81,7 @@ class _Session:
     policy: Policy
     on_result: Listener | None
     on_start: Callable[[Spec], None] | None
+    keep: Callable[[Spec, Result], Result] | None = None
     ops: list[OpRun] = field(default_factory=list)
     interrupted: bool = False
 
@@ -87,7 +92,8 @@ class _Session:
         if self.on_start:
             self.on_start(spec)
         try:
-            for result in verify(spec, self.plan, self.policy):
+            for found in verify(spec, self.plan, self.policy):
+                result = self.keep(spec, found) if self.keep else found
                 self.ops[-1] = replace(self.ops[-1], checks=(*self.ops[-1].checks, result))
                 if self.on_result:
                     self.on_result(spec, result)

@@ -75,6 +75,13 @@ def verify(spec: Spec, plan: Plan, policy: Policy) -> Iterator[Result]:
                 yield _expected(spec, result)
 
 
+def at_case(spec: Spec, case: Case, policy: Policy) -> Result:
+    """The Result of one case alone, under the claim that drew it. Raises SpecError where case and spec do not fit."""
+    own = in_dtype(resolved(spec), case.dtype)
+    trial = _Trial(own, case.claim, case.device, case.dtype, Plan(), _policy(spec, case.dtype, policy), None)
+    return trial.alone(case)
+
+
 def present() -> tuple[str, ...]:
     """The devices of this machine: cpu, and cuda where there is one."""
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
@@ -133,6 +140,15 @@ class _Trial:
         total, op = time.perf_counter() - began, Clock.seconds - op
         seconds = {"op": op, "judging": max(self.judging - op, 0.0), "generation": max(total - self.judging, 0.0)}
         return msgspec.structs.replace(result, seconds=seconds)
+
+    def alone(self, case: Case) -> Result:
+        """The Result of one case, which is neither shrunk nor tried again."""
+        try:
+            verdict = self._judge(case)
+        except NotApplicableError as why:
+            return self._skip(str(why))
+        found = Found(verdicts=[] if verdict is None else [verdict], invalid=int(verdict is None))
+        return self._concluded(found)
 
     def _swept(self, seed: int) -> tuple[tuple[Case, Pins], ...]:
         every = sweep(self.spec, self.claim, dtype=self.dtype, device=self.device, seed=seed)

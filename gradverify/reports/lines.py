@@ -159,7 +159,16 @@ def _finding(finding: Finding, style: Style) -> list[str]:
     # An op that raised has no numbers to show, but the sizes it raised at.
     sizes = _labelled(f"case  {sizes_of(finding.minimal)}", style) if finding.minimal and not finding.lines else []
     remedy = _labelled(f"try  {finding.remedy}", style) if finding.remedy else []
-    return [*arrow, *sizes, *(line for text in finding.lines for line in _labelled(text, style)), *remedy]
+    body = [line for text in finding.lines for line in _labelled(text, style)]
+    return [*arrow, *sizes, *body, *remedy, *_onward(finding, style)]
+
+
+def _onward(finding: Finding, style: Style) -> list[str]:
+    """How to see a failure again, and what its code means."""
+    if not finding.replay_id:
+        return []
+    said = f"gradverify replay {finding.replay_id} {style.dot} gradverify explain {finding.code}"
+    return [style.paint(line, "dim") for line in _labelled(said, style)]
 
 
 def _labelled(text: str, style: Style) -> list[str]:

@@ -48,6 +48,7 @@ class Engine:
         argv: tuple[str, ...] = (),
         on_result: Callable[[Spec, Result], None] | None = None,
         on_start: Callable[[Spec], None] | None = None,
+        keep: Callable[[Spec, Result], Result] | None = None,
     ) -> Run:
         self.calls.append(([getattr(s, "name", getattr(s, "target", "")) for s in specs], plan, policy))
         ops, interrupted = [], False
@@ -62,8 +63,8 @@ class Engine:
                     self.during()
                     if self.breaks and self.breaks[0] == number:
                         raise self.breaks[1]
-                    done.append(result)
-                    on_result and on_result(spec, result)
+                    done.append(keep(spec, result) if keep else result)
+                    on_result and on_result(spec, done[-1])
             except KeyboardInterrupt:
                 interrupted = True
             ops.append(described(spec, checks=tuple(done)))
