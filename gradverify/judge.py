@@ -87,8 +87,9 @@ NOTED = (
     ("convention", "dropped"),
     ("complex", "refused"),
     ("transforms.autocast", "undeclared state"),
+    ("double_backward", "of torch"),
 )
-"""Breaches that leave every gradient right in ordinary use: PASS, with a warning."""
+"""Breaches that leave every gradient right in ordinary use, or are torch's own: PASS, with a warning."""
 MEASURED = ("saves", "backward in forwards", "attributes", "graph breaks")
 """Facts that say something of the op also where nothing is wrong."""
 CAUSES = {"kink": "GV302", "jump": "GV301"}

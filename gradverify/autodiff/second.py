@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 from unittest.mock import patch
@@ -250,23 +250,49 @@ def forward_over_reverse(
         return Pushed(outputs=tuple(_tangent(y) for y in outputs), grads=grads)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """Gradients of <u, J(x) v>, by argument.
+
+    Attributes:
+        outputs: J v, one an output; None where no tangent came out.
+        by_x: None where no gradient came back.
+        by_v: likewise.
+    """
+
+    outputs: tuple[Tensor | None, ...]
+    by_x: Mapping[str, Tensor | None]
+    by_v: Mapping[str, Tensor | None]
+
+
 def reverse_over_forward(
-    called: Called, point: Point, cotangents: Sequence[Tensor | None], tangents: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]] | None:
-    """The gradients of <u, J(x) v> by x and by v, each by argument; None where there is no forward mode."""
+    called: Called,
+    point: Point,
+    cotangents: Sequence[Tensor | None],
+    tangents: Mapping[str, Tensor],
+    mode: AbstractContextManager[Any] | None = None,
+) -> Pulled | None:
+    """The gradients of <u, J(x) v>; None where there is no forward mode, or it refuses. `mode`: to call the op in."""
     leaves = _leaves(point)
     vs = {n: tangents[n].detach().clone().requires_grad_() for n in leaves}
     with _forward_mode():
         try:
             duals = {n: _dual(t, vs[n]) for n, t in leaves.items()}
-            outputs = called({**copies(point.primals), **duals}, point.kwargs)
-            pushed = [(_tangent(y), u) for y, u in zip(outputs, cotangents, strict=True) if u is not None]
-            known = [(t, u) for t, u in pushed if t is not None and t.requires_grad]
+            with mode or nullcontext():
+                outputs = called({**copies(point.primals), **duals}, point.kwargs)
+            pushed = tuple(_tangent(y) for y in outputs)
+            pairs = zip(pushed, cotangents, strict=True)
+            known = [(t, u) for t, u in pairs if t is not None and u is not None and t.requires_grad]
             found = gradients([t for t, _ in known], [*leaves.values(), *vs.values()], [u for _, u in known])
         except Exception:  # noqa: BLE001 an op without forward mode, in whichever words
             return None
         by = [None if g is None else _primal(g) for g in found]
-    return dict(zip(leaves, by[: len(leaves)], strict=True)), dict(zip(leaves, by[len(leaves) :], strict=True))
+        values = tuple(None if t is None else _primal(t).detach() for t in pushed)
+    return Pulled(
+        outputs=values,
+        by_x=dict(zip(leaves, by[: len(leaves)], strict=True)),
+        by_v=dict(zip(leaves, by[len(leaves) :], strict=True)),
+    )
 
 
 def _leaves(point: Point) -> dict[str, Tensor]:

@@ -120,6 +120,8 @@ def _told(subject: Subject, e: Evidence, recorded: Twice, problem: Problem) -> E
     history = "" if _agrees(e) else _lost(subject, recorded, argument)
     if history:
         facts["history"] = history
+    if subject.spec.supports.get(FEATURE) and not _agrees(e):
+        facts["said"] = f'supports={{"{FEATURE}": True}} says that it works'
     quantity = f"{gradient} by `{argument}`" if argument else gradient
     return msgspec.structs.replace(e, quantity=quantity, facts=facts)
 

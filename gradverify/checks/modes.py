@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradverify.autodiff import second
 from gradverify.autodiff.second import Pushed, Twice
+from gradverify.autodiff.substituted import ByReverse
 from gradverify.cases import materialise
 from gradverify.checks.flat import flat
 from gradverify.checks.subject import DRAWS, Subject, shaken
@@ -69,6 +70,8 @@ def _held(
     bar = pair.rounding
     if pair.gap > SAFETY * bar:
         bar += ROUNDINGS * max(_moved(compared, subject, pair, draw) for draw in range(DRAWS))
+    if pair.gap > SAFETY * bar and compared is _reverse_over_forward:
+        facts = _of_torch(subject, bar) or facts
     scale = max(abs(pair.ours), abs(pair.theirs))
     yield subject.evidence(
         "the second derivative",
@@ -104,22 +107,49 @@ def _forward_over_reverse(subject: Subject) -> Pair | None:
     return _pair(subject, ours, theirs)
 
 
-def _reverse_over_forward(subject: Subject) -> Pair | None:
-    """d<u, J w>/dx beside d<w, B>/dx, both along a direction."""
+def _of_torch(subject: Subject, bar: float) -> dict[str, str]:
+    """Which of torch's functions have a wrong forward mode: with that of theirs replaced, both sides agree."""
+    every = ByReverse()
+    if not _repaired(subject, every, bar):
+        return {}
+    names = tuple(every.seen)
+    for name in every.seen:
+        fewer = tuple(n for n in names if n != name)
+        names = fewer if _repaired(subject, ByReverse(fewer), bar) else names
+    return {
+        "kind": "of torch",
+        "torch": ", ".join(names),
+        "remedy": "differentiate in reverse twice, or forward over reverse",
+    }
+
+
+def _repaired(subject: Subject, mode: ByReverse, bar: float) -> bool:
+    pair = _reverse_over_forward(subject, mode)
+    return pair is not None and pair.gap <= SAFETY * max(bar, pair.rounding)
+
+
+def _reverse_over_forward(subject: Subject, mode: ByReverse | None = None) -> Pair | None:
+    """d<u, J w>/dx beside d<w, B>/dx, both along a direction; or d<u, J w>/dw beside B, where that is off."""
     recorded = _recorded(subject)
     w = _weights(subject, recorded)
     v = {n: w.get(n, torch.zeros_like(t)) for n, t in recorded.tape.leaves.items()}
     us = [None if u is None else u.detach() for u in recorded.cotangents]
     subject.reseed()
-    found = second.reverse_over_forward(subject.call, subject.point, us, v)
+    found = second.reverse_over_forward(subject.call, subject.point, us, v, mode)
     if found is None:
         return None
-    by_x, by_v = found
-    d = _drawn(subject, "tangent", list(recorded.tape.leaves.values()))
-    first = _pair(subject, _inner(list(by_v.values()), d), _inner([recorded.grads[n] for n in v], d))
-    if first.gap > SAFETY * first.rounding:
+    used = [(t, u) for t, u in zip(found.outputs, us, strict=True) if u is not None]
+    value = _inner([t for t, _ in used], [u for _, u in used])
+    if _off(_pair(subject, value, _inner([recorded.grads[n] for n in v], list(v.values())))):
         return None
-    return _pair(subject, _inner(list(by_x.values()), d), _inner(recorded.vjp(w)[: len(d)], d))
+    d = _drawn(subject, "tangent", list(recorded.tape.leaves.values()))
+    by_v = _pair(subject, _inner(list(found.by_v.values()), d), _inner([recorded.grads[n] for n in v], d))
+    by_x = _pair(subject, _inner(list(found.by_x.values()), d), _inner(recorded.vjp(w)[: len(d)], d))
+    return by_v if _off(by_v) else by_x
+
+
+def _off(pair: Pair) -> bool:
+    return pair.gap > SAFETY * pair.rounding
 
 
 def _symmetry(subject: Subject) -> Pair | None:

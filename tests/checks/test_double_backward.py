@@ -202,6 +202,12 @@ def test_a_wrong_first_derivative_is_left_to_vjp():
         evidence(spec(Off, contract=contract))
 
 
+def test_a_promise_that_is_kept_wrongly_is_told_beside_what_is_wrong():
+    promised = spec(ops.BellOnContext, supports={"double_backward": True})
+    assert said(promised) == ("FAIL", "GV505")
+    assert 'supports={"double_backward": True} says that it works' in describe(result(promised))
+
+
 def test_a_verified_reference_may_be_the_truth():
     assert said(spec(ops.Bell, reference=ops.bell, truth="reference")) == ("PASS", "")
     assert said(spec(ops.BellOnContext, reference=ops.bell, truth="reference")) == ("FAIL", "GV505")
@@ -223,11 +229,36 @@ def test_a_wrong_jvp_is_left_to_the_claims_on_forward_mode():
     assert said(spec(Off)) == ("PASS", "")
 
 
+def normed(x):
+    return torch.nn.functional.layer_norm(x, x.shape[-1:])
+
+
 def test_torch_loses_terms_of_layer_norm_in_reverse_over_forward():
     """If this fails, torch is mended: take the marks out of tests/torch_specs/normalisation.py."""
-    normed = spec(lambda x: torch.nn.functional.layer_norm(x, x.shape[-1:]))
-    (wrong,) = [e for e in evidence(normed) if judge(e, Policy()).outcome.value == "FAIL"]
+    (wrong,) = [e for e in evidence(spec(normed)) if judge(e, Policy()).code]
     assert wrong.facts["relation"].startswith("reverse over forward")
+    assert wrong.facts["torch"] == "layer_norm"
+
+
+@pytest.mark.parametrize(
+    ("op", "outcome", "names"),
+    [
+        (lambda x: normed(x).tanh(), "PASS", "layer_norm"),
+        (lambda x: torch.linalg.slogdet(normed(x.t() @ x) + torch.eye(x.shape[1]))[1], "PASS", "layer_norm, slogdet"),
+        (lambda x: ops.BellBothWays.apply(normed(x)), "PASS", "layer_norm"),
+        (lambda x: ops.BellSlopeForForward.apply(normed(x)), "FAIL", None),
+        (ops.BellDetachedTangent, "FAIL", None),
+    ],
+)
+def test_what_torch_loses_is_told_from_what_the_op_loses(op, outcome, names):
+    assert said(spec(op)) == (outcome, "GV501")
+    assert result(spec(op)).worst.evidence.facts.get("torch") == names
+
+
+def test_what_is_of_torch_is_said_so_and_passes():
+    text = describe(result(spec(normed)))
+    assert "GV501 torch's own layer_norm loses terms in reverse over forward; all else is right\n" in text
+    assert "differentiate in reverse twice" in text
 
 
 class Noisy(Function):

@@ -304,6 +304,14 @@ class BellSlopeForForward(BellBothWays):
         return v * ctx.slope
 
 
+class BellDetachedTangent(BellBothWays):
+    """The right tangent, and no history by the one that it was given."""
+
+    @staticmethod
+    def jvp(ctx, v):
+        return BellBothWays.jvp(ctx, v.detach())
+
+
 class BellRefused(Bell):
     @staticmethod
     @once_differentiable
@@ -462,6 +470,15 @@ FAULTS = (
         dims=SIZES,
         reference=bell,
         note="reverse over forward: torch's own layer_norm does it",
+    ),
+    fault(
+        "tangent_detached_in_jvp",
+        wrong=BellDetachedTangent,
+        right=BellBothWays,
+        args=X,
+        dims=SIZES,
+        reference=bell,
+        note="reverse over forward: the gradient by the tangent",
     ),
     fault(
         "mean_square_kept_as_a_number",
