@@ -16,11 +16,12 @@ import msgspec
 from gradverify import failures
 from gradverify.cli import last, output
 from gradverify.cli.exit_codes import absent, exit_code
-from gradverify.cli.options import Request, overridden, replace
+from gradverify.cli.options import Request
 from gradverify.cli.progress import Progress
 from gradverify.cli.trouble import report_me, version_of
 from gradverify.discovery.targets import located
 from gradverify.errors import UsageError
+from gradverify.planning import overridden, replace
 from gradverify.records.claims import selected
 from gradverify.records.described import described
 from gradverify.records.policy import Plan, Policy

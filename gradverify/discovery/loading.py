@@ -137,7 +137,7 @@ def _imported(name: str) -> ModuleType:
     # A slip in the name is told before torch is imported.
     if top not in sys.modules and importlib.util.find_spec(top) is None:
         raise ModuleNotFoundError(f"No module named {top!r}", name=top)
-    module: ModuleType = _seeded(partial(importlib.import_module, name))
+    module: ModuleType = seeded(partial(importlib.import_module, name))
     return module
 
 
@@ -155,14 +155,14 @@ def _file_module(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
     try:
-        _guarded(partial(_seeded, partial(loader.exec_module, module)), f"cannot import {shown(file)}", "")
+        _guarded(partial(seeded, partial(loader.exec_module, module)), f"cannot import {shown(file)}", "")
     except UsageError:
         del sys.modules[name]
         raise
     return module
 
 
-def _seeded(load: Callable[[], Any]) -> Any:
+def seeded(load: Callable[[], Any]) -> Any:
     """Import under a seed of its own: what a module draws then, its layers' weights above all, is always the same."""
     import torch
 

@@ -204,12 +204,12 @@ def _run(strategy: SearchStrategy[Case], state: _Search, seed: int, examples: in
     def property_(case: Case) -> None:
         state.try_case(case)
 
-    with _steady():
+    with steady():
         property_()
 
 
 @contextmanager
-def _steady() -> Iterator[None]:
+def steady() -> Iterator[None]:
     """No case depends on what else is loaded: Hypothesis mixes the literals of modules into what it draws.
 
     An unrelated edit of the user's code would then change the cases.

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from gradverify.cases.modules import note
 from gradverify.engine.environment import environment
-from gradverify.engine.verify import present, verify
+from gradverify.engine.verify import Trial, present, tried, verify
 from gradverify.errors import UsageError
 from gradverify.records.claims import NOT_YET, WHY_NOT_YET, selected
 from gradverify.records.described import described
 from gradverify.records.policy import Plan, Policy
-from gradverify.records.run import Invocation, NotCovered, OpRun, Run, Tool, Unusable, totals
+from gradverify.records.run import Environment, Invocation, NotCovered, OpRun, Run, Tool, Unusable, totals
 from gradverify.records.spec import Spec
 from gradverify.records.verdict import Outcome, Result
 
@@ -53,19 +53,43 @@ def run(
                 session.verify(item)
     except KeyboardInterrupt:
         session.interrupted = True
+    invocation = Invocation(
+        argv=tuple(argv),
+        seed=plan.seed,
+        profile=plan.profile,
+        started=started.isoformat(timespec="seconds"),
+        duration_s=time.perf_counter() - began,
+        interrupted=session.interrupted,
+    )
+    return _run(invocation, session.ops, environment())
+
+
+def run_one(
+    spec: Spec, trial: Trial, plan: Plan, policy: Policy, *, where: Environment, deadline: float | None = None
+) -> Run:
+    """One trial of a resolved spec as a Run of its own; those of all trials merged are the Run of the spec.
+
+    Raises UsageError where the spec is unusable.
+    """
+    began, started = time.perf_counter(), datetime.now(timezone.utc)
+    result = tried(spec, trial, plan, policy, deadline=deadline)
+    op = described(spec, checks=(result,), not_covered=_not_covered(plan), note=note(spec))
+    invocation = Invocation(
+        seed=plan.seed,
+        profile=plan.profile,
+        started=started.isoformat(timespec="seconds"),
+        duration_s=time.perf_counter() - began,
+    )
+    return _run(invocation, [op], where)
+
+
+def _run(invocation: Invocation, ops: Sequence[OpRun], where: Environment) -> Run:
     return Run(
         tool=Tool(version=_version()),
-        environment=environment(),
-        run=Invocation(
-            argv=tuple(argv),
-            seed=plan.seed,
-            profile=plan.profile,
-            started=started.isoformat(timespec="seconds"),
-            duration_s=time.perf_counter() - began,
-            interrupted=session.interrupted,
-        ),
-        ops=tuple(session.ops),
-        totals=totals(session.ops),
+        environment=where,
+        run=invocation,
+        ops=tuple(ops),
+        totals=totals(ops),
     )
 
 

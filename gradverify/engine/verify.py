@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -65,14 +66,33 @@ def verify(spec: Spec, plan: Plan, policy: Policy) -> Iterator[Result]:
     """
     spec = resolved(spec)
     deadline = None if plan.max_seconds is None else time.monotonic() + plan.max_seconds
+    for trial in trials(spec, plan):
+        yield tried(spec, trial, plan, policy, deadline=deadline)
+
+
+class Trial(NamedTuple):
+    """A claim on a device in a dtype: what one Result is about."""
+
+    device: str
+    dtype: str
+    claim: str
+
+
+def trials(spec: Spec, plan: Plan) -> Iterator[Trial]:
+    """What `verify` tries, in its order."""
     for device in plan.devices or spec.devices or present():
         for dtype in plan.dtypes or spec.dtypes or (FINE,):
-            own = in_dtype(spec, dtype)
             for claim in selected(plan.claims, plan.skip):
-                trial = _Trial(own, claim, device, dtype, plan, _policy(spec, dtype, policy), deadline)
-                with set_aside():
-                    result = trial.result()
-                yield _expected(spec, result)
+                yield Trial(device, dtype, claim)
+
+
+def tried(spec: Spec, trial: Trial, plan: Plan, policy: Policy, *, deadline: float | None = None) -> Result:
+    """The Result of one trial of a resolved spec. `deadline`: the time.monotonic() at which no more cases are drawn."""
+    own = in_dtype(spec, trial.dtype)
+    policy = _policy(spec, trial.dtype, policy)
+    with set_aside():
+        result = _Trial(own, trial.claim, trial.device, trial.dtype, plan, policy, deadline).result()
+    return _expected(spec, result)
 
 
 def at_case(spec: Spec, case: Case, policy: Policy) -> Result:
