@@ -45,6 +45,7 @@ _HOME = {
     "spec": "cases.signatures",
     "frozen": "autodiff.frozen",
     "check": "api",
+    "parametrize": "pytest_plugin.properties",
     "gradcheck": "drop_in",
     "gradgradcheck": "drop_in",
     "verify": "api",

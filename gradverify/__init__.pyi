@@ -11,6 +11,7 @@ from gradverify.errors import GradcheckError as GradcheckError
 from gradverify.errors import GradverifyError as GradverifyError
 from gradverify.errors import SpecError as SpecError
 from gradverify.errors import UsageError as UsageError
+from gradverify.pytest_plugin.properties import parametrize as parametrize
 from gradverify.records.policy import Plan as Plan
 from gradverify.records.policy import Policy as Policy
 from gradverify.records.run import Run as Run

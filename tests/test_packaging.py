@@ -124,3 +124,16 @@ def test_an_op_of_the_users_is_judged(installed: Path, project: Path, op: str, c
 def test_a_spec_that_came_with_it_is_verified(installed: Path, project: Path) -> None:
     done = run(installed / "gradverify", "check", "ste_quant", "--examples", "2", "--checks", "vjp", cwd=project)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("op", "code"), [("right:Square", 0), ("wrong:Square", 1)])
+def test_pytest_verifies_a_spec_without_a_word(installed: Path, project: Path, op: str, code: int) -> None:
+    (project / "test_ops.py").write_text(f'import gradverify as gv\nsquare = gv.from_data("{op}", {{"x": "*b"}})\n')
+    done = run(installed / "python", "-m", "pytest", "-q", "--gv-checks", "vjp", "--gv-examples", "2", cwd=project)
+    assert (done.returncode, "square" in done.stdout) == (code, True), done.stdout + done.stderr
+
+
+def test_pytest_finds_the_specs_that_came_with_it(installed: Path, project: Path) -> None:
+    command = ("-m", "pytest", "--pyargs", "gradverify.specs", "--collect-only", "-q", "--gv-checks", "vjp")
+    done = run(installed / "python", *command, cwd=project)
+    assert "ste_quant.py::ste_quant::vjp[cpu-float64]" in done.stdout, done.stdout + done.stderr

@@ -31,11 +31,12 @@ def project(tmp_path: Path) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_text(block)
     (tmp_path / "pyproject.toml").write_text("".join(blocks("toml")))
+    (tmp_path / "pytest.ini").write_text("".join(blocks("ini")))
     return tmp_path
 
 
 def test_the_quick_start_names_every_command() -> None:
-    assert {"check", "list", "show"} <= {command.split()[1] for command in COMMANDS}
+    assert {"check", "list", "show", "specs"} <= {command.split()[1] for command in COMMANDS}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

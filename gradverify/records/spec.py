@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -189,6 +189,17 @@ class Spec:
     def to_builtins(self) -> dict[str, Any]:
         """The spec as plain JSON values; callables as `module:qualname` or `file:line`."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+def _set_mark(spec: Spec, name: str, value: Any) -> None:
+    """Frozen, but for the one attribute that `@pytest.mark...` above a spec sets."""
+    if name != "pytestmark":
+        raise FrozenInstanceError(f"cannot assign to field {name!r}; a changed copy is spec.with_({name}=...).")
+    object.__setattr__(spec, name, value)
+
+
+# A frozen dataclass refuses a __setattr__ of its own in its body.
+Spec.__setattr__ = _set_mark  # type: ignore[method-assign,assignment]
 
 
 def named_arguments(given: Mapping[str, Any]) -> tuple[tuple[Arg, ...], dict[str, Any]]:
