@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from gradverify import failures
 from gradverify.cases.signatures import resolved
 from gradverify.discovery.files import make_importable
 from gradverify.discovery.loading import seeded
@@ -128,9 +130,20 @@ class _SpecItem(pytest.Item):
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             run = run_one(self.parent.spec, trial, self.plan, self.policy, where=_environment(), deadline=deadline)
-        self.stash[RUNS].append(run)
-        result = self.parent.known[trial] = run.results[0]
+            result = self._kept(run.results[0])
+        op = replace(run.ops[0], checks=(result,))
+        self.stash[RUNS].append(replace(run, ops=(op,)))
+        self.parent.known[trial] = result
         return result
+
+    def _kept(self, result: Result) -> Result:
+        """The result, its failing case kept for `gradverify replay`."""
+        target, root = f"{self.path}::{self.parent.name}", Path(settings(self.config).config.root)
+        try:
+            return failures.kept(self.parent.spec, result, target=target, shapes={}, root=root)
+        except UsageError as error:
+            warnings.warn(f"failing cases are not kept for `gradverify replay`: {error}", stacklevel=1)
+            return result
 
 
 class TrialItem(_SpecItem):

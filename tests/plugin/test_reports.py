@@ -112,6 +112,16 @@ def test_what_the_suite_reports_is_what_the_command_line_reports(suite: Project)
     assert ours["totals"] == theirs["totals"]
 
 
+def test_a_failing_case_is_kept_and_can_be_replayed(suite: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    from gradverify.cli.main import run as command_line
+
+    suite.run(*OPTIONS, "--gv-report", "out", "test_a.py::wrong::vjp")
+    (check,) = report(suite.path / "out")["ops"][0]["checks"]
+    capfd.readouterr()
+    assert command_line(["replay", check["finding"]["replay_id"]]) == 1
+    assert "GV199 wrong gradient of `w`" in capfd.readouterr().out
+
+
 def test_under_coverage_backward_is_seen_as_run(suite: Project) -> None:
     before = ("-m", "coverage", "run", "--include=*/ops.py")
     suite.start(*OPTIONS, before=before).assert_outcomes(passed=6, failed=1)
