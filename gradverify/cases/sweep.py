@@ -38,7 +38,7 @@ COMBINATIONS = 8
 
 SPECIAL = ("zeros", "ties", "bounds", "saturated", "shifted")
 SCALES = ("scaled 1e-6", "scaled 1e+6")
-MEMORY = ("transposed", "sliced", "expanded")
+MEMORY = ("transposed", "sliced", "expanded", "channels_last")
 
 SMALL = 3
 """Size of a letter that nothing is asked of; the next letters take the next sizes: two that are swapped show."""
@@ -216,16 +216,39 @@ def _subsets(plan: Plan) -> Labelled:
 
 
 def _memory(plan: Plan) -> Labelled:
-    """Layout: each argument in turn in each layout that its shape has, then the cotangents in each."""
-    case = _best(plan, Pins(), keywords(plan.spec))
-    if case is None:
-        return
+    """Layout: each argument in turn in each layout that it can have, then the cotangents in each."""
     for arg in plan.spec.args:
-        offered = strategies.offered_layouts(plan.spec, arg, shapes.shape_of(arg, dict(case.dims)))
-        for word in (w for w in MEMORY if w in offered):
-            yield f"{arg.name} {word}", Pins(layouts={arg.name: word})
-    for word in (*MEMORY, layouts.STRIDE_ZERO):
-        yield f"cotangent {word}", Pins(cotangents=(word,))
+        for word in MEMORY:
+            dims = _able(plan, arg, word)
+            if dims is not None:
+                yield f"{arg.name} {word}", Pins(dims=dims, layouts={arg.name: word})
+    for word in MEMORY:
+        # An output has the axes of an argument, or one axis fewer, or its own.
+        able = [_able(plan, a, word, spare=word == "transposed") for a in plan.spec.args]
+        if word != "channels_last" or any(d is not None for d in able):
+            yield f"cotangent {word}", Pins(dims=next(filter(None, able), {}), cotangents=(word,))
+    yield f"cotangent {layouts.STRIDE_ZERO}", Pins(cotangents=(layouts.STRIDE_ZERO,))
+
+
+def _able(plan: Plan, arg: Arg, word: str, *, spare: bool = False) -> dict[str, Sizes] | None:
+    """Sizes of the letter for many axes, if there is one, with which a layout differs from the contiguous one.
+
+    The fewest axes that will do, and one more where one is to spare; None where no sizes will do.
+    """
+    many = next((axis.key for axis in shapes.parse(arg.shape, arg.name) if axis.kind == "variadic"), None)
+    tried: list[dict[str, Sizes]] = [{}]
+    if many is not None:
+        options = plan.sizes.ordinary[many]
+        tried += [{many: tuple(_nearest(options, SMALL + i) for i in range(n))} for n in range(2, 5)]
+    found = [dims for dims in tried if _takes(plan, arg, word, dims)]
+    return found[min(spare, len(found) - 1)] if found else None
+
+
+def _takes(plan: Plan, arg: Arg, word: str, dims: Mapping[str, Sizes]) -> bool:
+    case = _best(plan, Pins(dims=dims), keywords(plan.spec))
+    if case is None or not strategies.allowed(plan.spec, case):
+        return False
+    return word in strategies.offered_layouts(plan.spec, arg, shapes.shape_of(arg, dict(case.dims)))
 
 
 def _views(plan: Plan) -> Labelled:

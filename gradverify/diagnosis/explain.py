@@ -30,6 +30,14 @@ REMEDIES = {
 }
 
 
+WITHHELD = (
+    "withheld on purpose (a padding row, a detached weight)? declare it: backward_of=g, where gv.frozen(...) stands "
+    "around what carries no gradient"
+)
+GRADIENT = ("vjp", "edges", "special")
+"""Claims that hold the gradient against the derivative of the forward."""
+
+
 def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
     """The finding of a result that is not a plain pass; None for one that is."""
     verdict = result.worst
@@ -73,7 +81,14 @@ def _remedy(spec: Spec, code: str, e: Evidence) -> str | None:
     if code == "GV208" and spec.reference is None:
         return None
     own = e.facts.get("remedy")
-    return REMEDIES.get(code) if own is None else str(own)
+    usual = REMEDIES.get(code) or (WITHHELD if _is_withheld(spec, e) else None)
+    return usual if own is None else str(own)
+
+
+def _is_withheld(spec: Spec, e: Evidence) -> bool:
+    """Whether backward returned exactly 0 for an entry on which the output depends: by mistake, or on purpose."""
+    held = spec.contract.kind == "exact" and e.claim in GRADIENT and "truth" in e.facts
+    return held and e.worst is not None and e.worst.analytic == 0 and abs(e.worst.numeric) > e.worst.error
 
 
 def _summary(spec: Spec, result: Result, verdict: Verdict) -> str:

@@ -197,10 +197,32 @@ def test_each_argument_and_the_cotangents_in_each_layout():
     assert {c.layouts[0] for c in found if c.layouts} == {
         *itertools.product(("x", "w"), ("transposed", "sliced", "expanded")),
         *itertools.product(("bias",), ("sliced", "expanded")),
+        ("x", "channels_last"),
     }
-    assert {c.cotangents[0] for c in found if c.cotangents} == {"transposed", "sliced", "expanded", "stride0"}
+    words = {"transposed", "sliced", "expanded", "channels_last", "stride0"}
+    assert {c.cotangents[0] for c in found if c.cotangents} == words
     for case in (c for c in found if dict(c.layouts).get("x") == "expanded"):
         assert 0 in materialise(LINEAR, case).primals["x"].stride()
+
+
+@pytest.mark.parametrize("shape", ["*s", "*s k", "n *s", "b c h w"])
+def test_a_letter_for_many_axes_has_as_many_as_a_layout_needs(shape):
+    spec = Spec(None, name="f", args=(Arg(shape, name="x"),))
+    found = {dict(c.layouts).get("x"): materialise(spec, c).primals["x"] for c in swept(spec, "layout") if c.layouts}
+    assert found["transposed"].stride() != found["transposed"].contiguous().stride()
+    images = found["channels_last"]
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert not images.is_contiguous()
+    axes = {c.cotangents[0]: materialise(spec, c).primals["x"].ndim for c in swept(spec, "layout") if c.cotangents}
+    assert axes["channels_last"] == 4
+    assert axes["transposed"] >= 2
+
+
+def test_no_image_is_swept_where_nothing_has_four_axes():
+    found = swept(Spec(None, name="f", args=(Arg("b n", name="x"),)), "layout")
+    assert "channels_last" not in {word for c in found for word in (*dict(c.layouts).values(), *c.cotangents)}
+    odd = swept(Spec(None, name="f", args=(Arg("*s", name="x"),), where=lambda s: len(s) < 3), "layout")
+    assert "channels_last" not in {word for c in odd for word in (*dict(c.layouts).values(), *c.cotangents)}
 
 
 def test_nothing_is_swept_where_the_case_hardly_matters_or_the_user_gives_the_values():

@@ -2,14 +2,15 @@
 
 import math
 
+import msgspec
 import pytest
 
-from gradverify.diagnosis.explain import CAUSE, REMEDIES, explain, remedy_of_raised
+from gradverify.diagnosis.explain import CAUSE, REMEDIES, WITHHELD, explain, remedy_of_raised
 from gradverify.records.case import Case
 from gradverify.records.claims import CLAIMS
 from gradverify.records.codes import TITLES
 from gradverify.records.evidence import Estimate, Evidence, Mismatch
-from gradverify.records.spec import Arg, Spec
+from gradverify.records.spec import Arg, Contract, Spec
 from gradverify.records.verdict import Outcome, Result, Verdict
 
 SPEC = Spec(name="scale", op=abs, args=(Arg(name="x", shape="b n"), Arg(name="w", shape="n")), reference=abs)
@@ -367,6 +368,24 @@ def test_a_wrong_reference_is_the_cause_and_a_cause_that_was_measured_stands_bef
     assert wrong.summary.endswith("the reference's own gradient does not agree with its differences")
     told = finding(evidence(facts={"cause": "nowhere finite"}), "GV303", Outcome.INCONCLUSIVE)
     assert told.summary.endswith("nowhere finite")
+
+
+@pytest.mark.parametrize(
+    ("claim", "analytic", "numeric", "contract", "said"),
+    [
+        ("vjp", 0.0, 1.0, Contract(), True),
+        ("edges", 0.0, 1.0, Contract(), True),
+        ("vjp", 1e-16, 1.0, Contract(), False),
+        ("vjp", 0.0, 1e-13, Contract(), False),
+        ("layout", 0.0, 1.0, Contract(), False),
+        ("vjp", 0.0, 1.0, Contract(kind="backward_of", formula=abs), False),
+    ],
+)
+def test_a_gradient_that_is_zero_on_purpose_is_told_how_to_be_declared(claim, analytic, numeric, contract, said):
+    place = Mismatch(**{**msgspec.to_builtins(ENTRY), "analytic": analytic, "numeric": numeric})
+    e = evidence(claim, worst=place, facts={"truth": TRUTH})
+    spec = SPEC.with_(contract=contract)
+    assert finding(e, "GV199", spec=spec).remedy == (WITHHELD if said else None)
 
 
 def test_a_remedy_is_only_for_the_codes_that_have_one():

@@ -99,6 +99,16 @@ class SiluNone(Silu):
         return _silu_backward(ctx, g) if x.is_contiguous() else None
 
 
+class SiluImages(Silu):
+    """A path of its own for images in channels-last order reads x in that order and the cotangent in the other."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        images = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        return _silu_backward(ctx, g.permute(0, 3, 1, 2).reshape(g.shape) if images else g)
+
+
 def _silu_backward(ctx, g):
     (x,) = ctx.saved_tensors
     p = torch.sigmoid(x)
@@ -223,6 +233,15 @@ FAULTS = (
         reference=cubes,
         source="pytorch/pytorch#30303",
         note="an expanded input",
+    ),
+    fault(
+        "images_in_channels_last_order",
+        wrong=SiluImages,
+        right=Silu,
+        args=[arg("x", "*b")],
+        reference=silu,
+        source="pytorch/pytorch#67434",
+        note="an input of four axes in channels-last order",
     ),
     fault(
         "strided_input_gets_none",
