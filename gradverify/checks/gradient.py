@@ -36,7 +36,7 @@ from gradverify.numerics.infinite import not_finite
 from gradverify.numerics.measurement import Measurement
 from gradverify.numerics.problem import Place, Problem
 from gradverify.numerics.reverse import Reverse
-from gradverify.numerics.sketch import measure
+from gradverify.numerics.sketch import glance, measure
 from gradverify.records.evidence import Estimate, Evidence, Mismatch
 from gradverify.records.nested import leaves
 
@@ -68,12 +68,15 @@ OUTSIDE = 0.1
 """Where more of the outputs are NaN, the inputs lie outside of the op's domain: too few are left to be resolved."""
 
 
-def against_truth(subject: Subject) -> Iterator[Evidence]:
-    """Evidence on the gradient of every differentiable argument, by the truth that the spec names."""
+def against_truth(subject: Subject, *, own_slope: bool = False) -> Iterator[Evidence]:
+    """Evidence on the gradient of every differentiable argument, by the truth that the spec names.
+
+    `own_slope`: where that is a reference, the op's own forward is differenced, too, along one direction.
+    """
     if subject.spec.contract.kind == "vjp":
         yield from _against_formula(subject)
     elif subject.spec.truth == "reference":
-        yield from _against_reference(subject)
+        yield from _against_reference(subject, own_slope=own_slope)
     else:
         tape = subject.record()
         yield from differences(subject, differentiated(subject), tape, claimed=subject.call, truth=word(subject))
@@ -123,7 +126,7 @@ def _unless_meant(tape: Tape, e: Evidence) -> str:
 
 def measured(subject: Subject, problem: Problem, *, truth: str, mode: Mode = REVERSE) -> Iterator[Evidence]:
     """Evidence on a problem: its claim in a mode held against central differences of its function."""
-    rng = np.random.default_rng(materialise.generator(subject.case, "directions").initial_seed())
+    rng = _directions(subject)
     if problem.x.size == 0 or problem.centre.size == 0:
         return
     outside = float(np.isnan(problem.centre).mean())
@@ -144,7 +147,7 @@ def where_not_finite(subject: Subject, tape: Tape, lost: Mapping[str, Bools]) ->
     if subject.spec.contract.kind == "vjp" or not where.any() or not any(tape.outputs[i].numel() for i in tape.active):
         return
     problem = problem_of(subject, function, tape, claimed=claimed)
-    rng = np.random.default_rng(materialise.generator(subject.case, "directions").initial_seed())
+    rng = _directions(subject)
     for m in not_finite(Reverse(problem, rng), where):
         yield evidence_of(subject, m, quantity=_gradient(m.place), truth=word(subject), float32=False)
 
@@ -184,7 +187,7 @@ def evidence_of(subject: Subject, m: Measurement, *, quantity: str, truth: str, 
     )
 
 
-def _against_reference(subject: Subject) -> Iterator[Evidence]:
+def _against_reference(subject: Subject, *, own_slope: bool) -> Iterator[Evidence]:
     """Autograd of the reference, itself held against differences at this point; then the op against it."""
     own = verified_reference(subject)
     if own.doubt is not None:
@@ -196,6 +199,26 @@ def _against_reference(subject: Subject) -> Iterator[Evidence]:
     want = own.tape.vjp(given)
     bars = gradient_bars(replace(subject, call=own.called), given, want)
     yield from compare_gradients(subject, tape.vjp(us), want, bars, tape.leaves, truth=VERIFIED, kink=own.kink)
+    if own_slope and not own.kink and subject.spec.contract.kind == "exact":
+        yield from _own_slope(subject, tape)
+
+
+def _own_slope(subject: Subject, tape: Tape) -> Iterator[Evidence]:
+    """The op's backward against its own forward along one direction; along as many as it takes where that is unclear.
+
+    A forward and a backward that are both held to a reference within their bars need not fit each other.
+    """
+    problem = problem_of(subject, subject.call, tape, claimed=subject.call)
+    if problem.x.size and problem.centre.size:
+        seen = glance(problem, _directions(subject)) if np.isfinite(problem.centre).all() else None
+        if seen is None:
+            yield from measured(subject, problem, truth=word(subject))
+        else:
+            yield evidence_of(subject, seen, quantity=_gradient(None), truth=word(subject), float32=False)
+
+
+def _directions(subject: Subject) -> np.random.Generator:
+    return np.random.default_rng(materialise.generator(subject.case, "directions").initial_seed())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

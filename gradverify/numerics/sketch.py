@@ -14,11 +14,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gradverify.numerics.cotangents import wanted
+from gradverify.numerics.cotangents import fine_enough, wanted
 from gradverify.numerics.difference import Bools
 from gradverify.numerics.directions import few
 from gradverify.numerics.infinite import not_finite
-from gradverify.numerics.measurement import Measurement
+from gradverify.numerics.measurement import SAFETY, Measurement
+from gradverify.numerics.picture import COVERED, picture
+from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import Part, Problem
 from gradverify.numerics.reverse import Reverse
 from gradverify.numerics.stages import judged
@@ -28,6 +30,22 @@ from gradverify.numerics.trial import Trial
 def measure(problem: Problem, rng: np.random.Generator) -> Iterator[Measurement]:
     """Yield the measurements of every group of inputs, until one is off beyond its bars."""
     yield from tried(Reverse(problem, rng))
+
+
+def glance(problem: Problem, rng: np.random.Generator) -> Measurement | None:
+    """One direction at the first steps, for a function that is slow to call: seven forwards.
+
+    None where that is not enough to say that the claim agrees; then `measure` decides.
+    """
+    trial = Reverse(problem, rng)
+    probe = Probe.along(problem, trial.jitter() * trial.scale)
+    probe.extend(0)
+    seen = picture([probe])
+    found = trial.held([probe], seen)
+    if isinstance(found, np.ndarray) or seen.share < COVERED:
+        return None
+    worst = max(found, key=lambda m: m.bars)
+    return worst if worst.bars <= SAFETY and fine_enough(found) else None
 
 
 def tried(trial: Trial) -> Iterator[Measurement]:

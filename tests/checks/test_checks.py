@@ -471,12 +471,36 @@ def test_a_surrogate_of_other_shapes_is_refused():
         evidence(rounded(formula=lambda x: x.sum()), "vjp", **ONLY_X)
 
 
+VERIFIED = "autograd of the reference, itself verified by differences"
+
+
 def test_a_verified_reference_is_a_truth_and_the_report_names_it():
     s = spec(truth="reference")
     assert said(s) == ("PASS", "")
-    assert {e.facts["truth"] for e in evidence(s, "vjp")} == {
-        "autograd of the reference, itself verified by differences"
-    }
+    assert [e.facts["truth"] for e in evidence(s, "vjp")] == [VERIFIED, VERIFIED, "central differences of the forward"]
+    assert {e.facts["truth"] for e in evidence(s, "edges")[1:]} == {VERIFIED}
+
+
+class TwiceWave(Wave):
+    @staticmethod
+    def forward(ctx, x, w):
+        return 2 * Wave.forward(ctx, x, w)
+
+
+class Counted(Wave):
+    calls = 0
+
+    @staticmethod
+    def forward(ctx, x, w):
+        Counted.calls += 1
+        return Wave.forward(ctx, x, w)
+
+
+def test_beside_a_verified_reference_the_op_is_differenced_along_one_direction():
+    assert said(spec(TwiceWave, truth="reference")) == ("FAIL", "GV199")
+    before = Counted.calls
+    assert said(spec(Counted, truth="reference")) == ("PASS", "")
+    assert Counted.calls - before <= 9
 
 
 def test_a_wrong_op_fails_against_a_verified_reference():
