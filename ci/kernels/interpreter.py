@@ -4,19 +4,20 @@ TRITON_INTERPRET=1 must be set before triton is imported. `install()` changes pr
 proves every change by a kernel of its own: where one does not hold it raises, with the version of triton.
 """
 
+# ruff: noqa: SLF001 (what is changed here has no public name; selftest.py proves each change)
 from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-if os.environ.get("TRITON_INTERPRET") != "1" and "triton" not in sys.modules:
+if os.environ.get("TRITON_INTERPRET") != "1":
     raise ImportError("set TRITON_INTERPRET=1 before Python starts: triton decides at its import how kernels run.")
 
 import triton
@@ -90,6 +91,10 @@ class Strict(InterpreterBuilder):
             return self.cast_impl(src, dst_type)
         return super().create_fp_to_fp(src, dst_type, rounding_mode)
 
+    def set_grid_idx(self, x: int, y: int, z: int) -> None:
+        MEMORY.programs += 1
+        super().set_grid_idx(x, y, z)
+
     def get_bf16(self, value: float) -> Any:
         return TensorHandle(narrowed(np.array([value])), tl.bfloat16)
 
@@ -147,8 +152,20 @@ class _NoScope:
         return None
 
 
+def kernels_in(module: ModuleType) -> dict[str, Any]:
+    """The kernels and device functions that a file defines, by name."""
+    mine = {k: v for k, v in vars(module).items() if isinstance(v, stock.InterpretedFunction)}
+    return {k: v for k, v in mine.items() if v.fn.__module__ == module.__name__}
+
+
+def _called(self: Any, *args: Any, **kwargs: Any) -> Any:
+    MEMORY.ran.add(self.fn.__name__)
+    return _STOCK_DEVICE(self, *args, **kwargs)
+
+
 def _launched(self: Any, *args: Any, **kwargs: Any) -> Any:
     outer, MEMORY.launch = MEMORY.launch, Launch()
+    MEMORY.ran.add(self.fn.__name__)
     try:
         # -inf - -inf and the like are NaN on a GPU without a word.
         with np.errstate(all="ignore"):
@@ -159,7 +176,7 @@ def _launched(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 _STOCK_CONVERT = stock._implicit_cvt
 _STOCK_CALL = stock.GridExecutor.__call__
-_installed = False
+_STOCK_DEVICE = stock.InterpretedFunction.__call__
 
 
 def install() -> Memory:
@@ -167,12 +184,10 @@ def install() -> Memory:
 
     Memory that nothing has written yet is NaN, by torch's own switch.
     """
-    global _installed
-    if not _installed:
+    if not isinstance(stock.interpreter_builder, Strict):
         if not isinstance(stock.interpreter_builder, InterpreterBuilder) or not triton.knobs.runtime.interpret:
             raise Unsupported("TRITON_INTERPRET=1 was not set when triton was imported.")
         _install()
-        _installed = True
         from ci.kernels.selftest import proven
 
         proven(MEMORY)
@@ -186,8 +201,13 @@ def _install() -> None:
     builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
     stock._implicit_cvt = _converted
     stock.GridExecutor.__call__ = _launched
+    stock.InterpretedFunction.__call__ = _called
+    # Everything is on the CPU: nothing needs to be copied there and back.
+    stock.GridExecutor._init_args_hst = lambda self, args, kwargs: (args, kwargs)
+    stock.GridExecutor._restore_args_dev = lambda self, *_: None
     _patch_language()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # As torch.use_deterministic_algorithms does, which would import two seconds of compiler.
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 

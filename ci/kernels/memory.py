@@ -1,4 +1,4 @@
-"""What a kernel may touch: the elements of the tensors that it was launched with, and no element by two programs at once.
+"""What a kernel may touch: the elements of the tensors that it was launched with, and none of them by two programs.
 
 Every pointer of the interpreter knows the tensor that it was made from, so that an access is held against that tensor's
 own elements: not those of its storage, and not those of a neighbour. Two programs of one launch run at the same time on
@@ -7,8 +7,8 @@ a GPU; what one of them stores plainly, no other may load, store or add to.
 
 from __future__ import annotations
 
+import inspect
 import linecache
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -71,7 +71,7 @@ class Owner:
         behind = int(pointers.max()) - int(self.addresses[-1])
         if max(before, behind) <= 0:
             return "between its elements"
-        return f"up to {before} bytes before its start" if before > behind else f"up to {behind} bytes past its end"
+        return f"up to {before} bytes before its first" if before > behind else f"up to {behind} bytes past its last"
 
     def __str__(self) -> str:
         return f"{self.dtype}{list(self.shape)} of strides {list(self.stride)}"
@@ -111,11 +111,17 @@ class Launch:
 
 
 class Memory:
-    """The state of the checker: the launch that is under way, and every fault that was found."""
+    """The state of the checker: the launch that is under way, what ran, and every fault that was found."""
 
     def __init__(self) -> None:
         self.launch = Launch()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the faults and what ran."""
         self.faults: dict[str, KernelFault] = {}
+        self.ran: set[str] = set()
+        self.programs = 0
 
     def check(self, how: str, pointers: Any, mask: np.ndarray, program: tuple[int, int, int]) -> None:
         """Hold one access against the owner of its pointers and the other programs. Raises OutOfBounds, Race."""
@@ -146,7 +152,7 @@ class Memory:
 
 def kernel_frame() -> FrameType | None:
     """The innermost frame that is a kernel's own."""
-    frame: FrameType | None = sys._getframe()
+    frame = inspect.currentframe()
     while frame is not None and not _is_kernel(frame.f_code.co_filename):
         frame = frame.f_back
     return frame

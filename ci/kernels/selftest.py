@@ -68,7 +68,9 @@ def proven(memory: Memory) -> None:
         try:
             held = proof()
         except Exception as error:
-            raise Unsupported(f"{_words(proof)} cannot be proven with triton {triton.__version__}: {error!r}") from error
+            raise Unsupported(
+                f"{_words(proof)} cannot be proven with triton {triton.__version__}: {error!r}"
+            ) from error
         if not held:
             raise Unsupported(f"{_words(proof)} does not hold with triton {triton.__version__}: adapt ci/kernels.")
     memory.faults.clear()
@@ -82,7 +84,7 @@ def raises(kind: type[Exception], call: Callable[[], object]) -> str:
     """What a launch says that must raise, from whatever it was wrapped into; empty where it does not raise."""
     try:
         call()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the interpreter wraps what a kernel raises)
         found: BaseException | None = error
         while found is not None and not isinstance(found, kind):
             found = found.__cause__

@@ -1,0 +1,178 @@
+"""Planted kernel bugs: which claim of ci/interpret catches each. `ci/interpret --mutants [--op NAME] [--publish]`."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from ci.kernels.interpret import CLAIMS, NAN, Row, row
+from ci.kernels.memory import Memory
+from ci.kernels.ops import OPS, imported, interpreted, known
+from gradverify.cases.strategies import allowed, cases, pinned
+from gradverify.cases.sweep import spread, sweep
+from gradverify.checks import CHECKS
+from gradverify.engine.search import search
+from gradverify.engine.verify import WHOLE
+from gradverify.errors import CannotJudgeError, OpError
+from gradverify.judge import judge, of_case
+from gradverify.records.case import Case
+from gradverify.records.evidence import Estimate, Evidence
+from gradverify.records.policy import Policy
+from gradverify.records.spec import Spec
+from gradverify.records.verdict import Outcome, Verdict
+from tests.faults.kernels.record import Mutant
+
+EXAMPLES = 4
+"""Cases drawn for each claim, and the same share of the swept ones as of 20."""
+
+
+class StalePatch(LookupError):
+    """A mutant no longer applies to the source that it was written for."""
+
+
+@dataclass(frozen=True)
+class Caught:
+    """What became of a mutant; `row` is the first claim that failed, None where all passed."""
+
+    mutant: Mutant
+    row: Row | None
+
+    @property
+    def how(self) -> str:
+        """What caught it."""
+        if self.row is None:
+            return "survived"
+        if self.row.faults:
+            return "race" if "a race on a GPU" in self.row.faults[0] else "out of bounds"
+        return f"{self.row.code or self.row.outcome}"
+
+
+def all_mutants(ops: Sequence[str]) -> list[Mutant]:
+    """The mutants of some ops of the catalogue, from tests/faults/kernels."""
+    return [m for op in ops for m in importlib.import_module(f"tests.faults.kernels.{op}").MUTANTS]
+
+
+def patched(mutant: Mutant) -> str:
+    """The source of the op with the bug. Raises StalePatch where the text stands there not exactly once."""
+    file = known(mutant.op).module
+    source = file.read_text()
+    if source.count(mutant.old) != 1:
+        count = source.count(mutant.old)
+        raise StalePatch(f"mutant {mutant.name!r}: its text stands {count} times in {file.name}, not once; adapt it.")
+    return source.replace(mutant.old, mutant.new)
+
+
+def planted(mutant: Mutant, folder: Path) -> ModuleType:
+    """The op with the bug, as a module of its own: a file, since kernels are read from their source."""
+    file = folder / f"{mutant.name}.py"
+    file.write_text(patched(mutant))
+    return imported(file, f"mutant_{mutant.name}")
+
+
+def hunted(mutant: Mutant) -> Caught:
+    """Try the claims in their order until one fails; in a worker process."""
+    from ci.kernels.interpreter import install
+
+    memory = install()
+    with tempfile.TemporaryDirectory() as folder:
+        spec = interpreted(known(mutant.op), planted(mutant, Path(folder)))
+        for claim in CLAIMS:
+            found = tried(spec, claim, memory)
+            if found.outcome in ("FAIL", "ERROR") or found.faults:
+                return Caught(mutant, found)
+    return Caught(mutant, None)
+
+
+def tried(spec: Spec, claim: str, memory: Memory) -> Row:
+    """A claim as the engine tries it, up to the first failure: nothing is shrunk or explained."""
+    memory.clear()
+    began = time.perf_counter()
+    swept = sweep(spec, claim, dtype="float64", device="cpu", seed=0)
+    found = search(
+        lambda pins: cases(spec, claim, pins=pins),
+        lambda case: _judged(spec, claim, case),
+        pinned=pinned(spec, claim),
+        swept=spread(swept, max(len(swept) * EXAMPLES // WHOLE, 1)),
+        examples=EXAMPLES,
+        seed=0,
+        deadline=None,
+        shrinks=0,
+    )
+    worst = found.failing
+    outcome = worst.outcome.value if worst else "PASS"
+    said = str(worst.evidence.facts.get("said", worst.evidence.quantity)) if worst else ""
+    return row(
+        spec,
+        claim,
+        memory,
+        began=began,
+        outcome=outcome,
+        code=worst.code if worst else "",
+        said=said,
+        cases=len(found.verdicts),
+        resolution=NAN,
+    )
+
+
+def _judged(spec: Spec, claim: str, case: Case) -> Verdict | None:
+    if not allowed(spec, case):
+        return None
+    try:
+        evidence = list(CHECKS[claim](spec, case))
+    except CannotJudgeError:
+        return None
+    except OpError as error:
+        said = Evidence(
+            claim=claim,
+            case=case,
+            quantity="the call",
+            analytic=NAN,
+            numeric=Estimate(value=NAN, error=NAN),
+            scale=0.0,
+            resolution=NAN,
+            facts={"said": str(error)},
+        )
+        return Verdict(outcome=Outcome.ERROR, code=error.code, evidence=said)
+    return of_case([judge(e, Policy()) for e in evidence]) if evidence else None
+
+
+def hunt(mutants: Sequence[Mutant], *, jobs: int) -> Iterator[Caught]:
+    """What catches each mutant, in order."""
+    for mutant in mutants:
+        patched(mutant)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(hunted, mutants)
+
+
+def main(ops: Sequence[str], *, jobs: int, publish: bool) -> int:
+    """Hunt, print the table; exit code 1 where one survives."""
+    from ci.bench import tables
+
+    found = []
+    for one in hunt(all_mutants(ops or list(OPS)), jobs=jobs):
+        found.append(one)
+        print(f"  {one.mutant.op:10} {one.mutant.name:32} {one.row.claim if one.row else '-':9} {one.how}", flush=True)
+    rows = [(m.mutant.op, m.mutant.kind, m.mutant.name.replace("_", " "), claim_of(m), m.how) for m in found]
+    survivors = [m.mutant.name for m in found if m.row is None]
+    print(f"\n{len(found) - len(survivors)} of {len(found)} planted kernel bugs are caught")
+    if publish:
+        body = tables.table(("op", "kind", "planted bug", "first claim that fails", "how"), rows)
+        head = f"{len(found) - len(survivors)} of {len(found)} planted kernel bugs are caught.\n\n"
+        tables.publish(
+            "kernels",
+            head + body,
+            {"mutants": [dict(zip(("op", "kind", "name", "claim", "how"), r, strict=True)) for r in rows]},
+        )
+    return 1 if survivors else 0
+
+
+def claim_of(caught: Caught) -> str:
+    """The claim that caught it."""
+    return f"`{caught.row.claim}`" if caught.row else "none"

@@ -1,0 +1,138 @@
+"""The fused ops of the catalogue: where they live, the small tiles that cross edges cheaply, their specs for these."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gradverify.cases.shapes import letters
+from gradverify.records.spec import Dim, Example, Spec
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL_TILES = (4, 8)
+
+SIZE = Dim(hi=13, around=SMALL_TILES)
+"""Sizes of a letter: three tiles and a ragged one are as good as thirty, and a case costs by the tile."""
+
+BATCH = Dim(hi=2)
+"""Sizes of leading axes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelOp:
+    """An op of the catalogue with kernels.
+
+    Attributes:
+        name: of the function, and of its spec.
+        module: file of the op; `tiles`: names -> fields of its `Tiles`, for the interpreter.
+        specs: file of its spec.
+        dims: letter -> its sizes, where they are not SIZE, or BATCH for many axes.
+        fixed: keywords that are given at every call.
+    """
+
+    name: str
+    module: Path
+    specs: Path
+    tiles: Mapping[str, Mapping[str, int]]
+    dims: Mapping[str, Dim] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+def imported(file: Path, name: str = "") -> ModuleType:
+    """A file as a module; under a name of its own where one is given."""
+    dotted = name or ".".join(file.resolve().relative_to(ROOT).with_suffix("").parts)
+    if not name and (ROOT / file).resolve().is_relative_to(ROOT):
+        return importlib.import_module(dotted)
+    made = importlib.util.spec_from_file_location(dotted, file)
+    assert made is not None
+    assert made.loader is not None
+    module = importlib.util.module_from_spec(made)
+    sys.modules[dotted] = module
+    made.loader.exec_module(module)
+    return module
+
+
+def spec_in(op: KernelOp) -> Spec:
+    """The spec of the op, as it is written."""
+    found = [v for v in vars(imported(op.specs)).values() if isinstance(v, Spec) and v.name == op.name]
+    if len(found) != 1:
+        raise LookupError(f"{op.specs}: {len(found)} specs named {op.name!r}; one is needed.")
+    return found[0]
+
+
+def interpreted(op: KernelOp, module: ModuleType) -> Spec:
+    """The spec over the op of a module, with interpreted kernels in small tiles.
+
+    The truth of its gradient is autograd of the reference, and differences of the kernels along one direction.
+    """
+    spec = spec_in(op)
+    own = {k: v for k, v in spec.kwargs.items() if k not in ("backend", "tiles")}
+    order = tuple(n for n in spec.order if n not in ("backend", "tiles"))
+    return spec.with_(
+        op=_interpreting(getattr(module, op.name), {k: module.Tiles(**v) for k, v in op.tiles.items()}, op.fixed),
+        kwargs={**own, "tiles": tuple(op.tiles)},
+        order=(*order, "tiles"),
+        dims=small_dims(op, spec),
+        examples=tuple(e for e in spec.examples if _is_small(e)),
+        truth="reference",
+        dtypes=("float64",),
+        devices=("cpu",),
+    )
+
+
+def _interpreting(function: Callable[..., Any], tiles: Mapping[str, Any], fixed: Mapping[str, Any]) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any, tiles: str = next(iter(tiles)), **kwargs: Any) -> Any:
+        return function(*args, **kwargs, **fixed, backend="interpret", tiles=chosen[tiles])
+
+    chosen = tiles
+    return call
+
+
+def small_dims(op: KernelOp, spec: Spec) -> dict[str, Dim]:
+    """The sizes of every letter, no larger than a few small tiles."""
+    out = {}
+    for letter, many in letters(spec.args).items():
+        own = spec.dims.get(letter, Dim())
+        small = op.dims.get(letter, BATCH if many else SIZE)
+        if own.choices is not None:
+            out[letter] = own
+        else:
+            high = min(own.hi if own.hi is not None else small.hi or 0, max(small.hi or 0, own.lo))
+            out[letter] = Dim(lo=max(own.lo, small.lo), hi=high, around=small.around, choices=small.choices)
+    return out
+
+
+def _is_small(example: Example) -> bool:
+    sizes = [n for v in example.dims.values() for n in (v if isinstance(v, tuple) else (v,))]
+    return all(n <= (SIZE.hi or 0) for n in sizes)
+
+
+def _of_catalogue(name: str, **fields: Any) -> KernelOp:
+    return KernelOp(
+        name=name, module=ROOT / "gradverify/catalogue" / f"{name}.py", specs=ROOT / "specs" / f"{name}.py", **fields
+    )
+
+
+OPS = {
+    "matmul": _of_catalogue(
+        "matmul", tiles={"4x4x4": {"m": 4, "n": 4, "k": 4}, "8x4x8": {"m": 8, "n": 4, "k": 8, "group": 2}}
+    ),
+}
+
+
+def known(name: str) -> KernelOp:
+    """The op of a name, or of `FILE.py:NAME`, with the spec beside it in `FILE_spec.py`."""
+    file, _, attribute = name.rpartition(":")
+    if not file:
+        return OPS[name]
+    path = Path(file).resolve()
+    tiles = imported(path).SMALL_TILES
+    return KernelOp(name=attribute, module=path, specs=path.with_name(f"{path.stem}_spec.py"), tiles=tiles)
