@@ -40,9 +40,9 @@ VERIFIED, FAILED, UNUSABLE, UNVERIFIED = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Row:
-    """What one claim said of one op, from the process that tried it."""
+    """What one claim said of one spec, from the process that tried it."""
 
-    op: str
+    spec: str
     claim: str
     outcome: str
     code: str
@@ -55,18 +55,29 @@ class Row:
     programs: int
 
 
-def judged(name: str, claim: str, examples: int, seed: int) -> Row:
-    """One claim of one op; in a worker process."""
+@dataclass(frozen=True)
+class Task:
+    """One claim, or one narrow dtype, of one spec of an op."""
+
+    op: str
+    spec: str
+    claim: str
+    examples: int
+    seed: int
+
+
+def judged(task: Task) -> Row:
+    """The row of a task; in a worker process."""
     from ci.kernels.interpreter import install
 
     memory = install()
     from ci.kernels.ops import imported, interpreted, known
 
-    op = known(name)
-    spec = interpreted(op, imported(op.module))
-    if claim in PRECISION:
-        return precision_of(spec, claim, memory)
-    return verdict_on(spec, claim, memory, examples=examples, seed=seed)
+    op = known(task.op)
+    spec = interpreted(op, imported(op.module), task.spec)
+    if task.claim in PRECISION:
+        return precision_of(spec, task.claim, memory)
+    return verdict_on(spec, task.claim, memory, examples=task.examples, seed=task.seed)
 
 
 def precision_of(spec: Spec, dtype: str, memory: Memory) -> Row:
@@ -112,7 +123,7 @@ def verdict_on(spec: Spec, claim: str, memory: Memory, *, examples: int, seed: i
 def row(spec: Spec, claim: str, memory: Memory, *, began: float, **fields: Any) -> Row:
     """A row with what the strict interpreter noted since `memory` was cleared."""
     return Row(
-        op=spec.name,
+        spec=spec.name,
         claim=claim,
         seconds=time.perf_counter() - began,
         faults=tuple(map(str, memory.faults.values())),
@@ -126,8 +137,8 @@ def trouble(rows: Sequence[Row]) -> Iterator[str]:
     """What is wrong with an op, one sentence each."""
     for row in rows:
         if row.outcome not in ("PASS", "SKIP"):
-            yield f"{row.claim}: {row.outcome} {row.code} {row.said}"
-        yield from (f"{row.claim}: {fault}" for fault in row.faults)
+            yield f"{row.spec}, {row.claim}: {row.outcome} {row.code} {row.said}"
+        yield from (f"{row.spec}, {row.claim}: {fault}" for fault in row.faults)
 
 
 def uncovered(name: str, rows: Sequence[Row]) -> Iterator[str]:
@@ -138,7 +149,7 @@ def uncovered(name: str, rows: Sequence[Row]) -> Iterator[str]:
     cases = verified_cases(rows)
     if cases < LEAST_CASES:
         yield f"only {cases} cases were judged; {LEAST_CASES} are wanted"
-    yield from (f"{row.claim}: skipped, {row.said}" for row in rows if row.outcome == "SKIP")
+    yield from (f"{row.spec}, {row.claim}: skipped, {row.said}" for row in rows if row.outcome == "SKIP")
     if not sum(row.programs for row in rows):
         yield "no kernel ran: the op did not take backend='interpret'"
     idle = sorted(set(kernels_in(imported(known(name).module))) - frozenset().union(*(row.ran for row in rows)))
@@ -158,29 +169,37 @@ def line(row: Row) -> str:
         f"error beside plain PyTorch's: {row.said}" if row.claim in PRECISION and row.outcome == "PASS" else resolution
     )
     return (
-        f"  {row.claim:9} {row.outcome:12} {row.code:6} {row.cases:4d} cases {row.programs:7d} programs "
+        f"  {row.spec:22} {row.claim:9} {row.outcome:12} {row.code:6} {row.cases:4d} cases {row.programs:7d} programs "
         f"{row.seconds:6.1f} s  {resolution}"
     )
 
 
-def verified(
-    names: Sequence[str], claims: Sequence[str], *, examples: int, seed: int, jobs: int
-) -> dict[str, list[Row]]:
-    """Every claim of every op, in `jobs` processes."""
-    rows: dict[str, list[Row]] = {name: [] for name in names}
-    tasks = [(name, claim) for claim in sorted(claims, key=_price) for name in names]
+def tasks(name: str, claims: Sequence[str], *, examples: int, seed: int) -> list[Task]:
+    """All that is to be tried of an op: its own spec, and the others with a third of the cases."""
+    from ci.kernels.ops import known, specs_of
+
+    op = known(name)
+    return [
+        Task(name, spec, claim, examples if spec == op.name else -(-examples // 3), seed)
+        for spec in specs_of(op)
+        for claim in claims
+    ]
+
+
+def verified(todo: Sequence[Task], *, jobs: int) -> dict[str, list[Row]]:
+    """The rows of all tasks by op, in `jobs` processes; the dearest claims go first."""
+    rows: dict[str, list[Row]] = {task.op: [] for task in todo}
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(judged, name, claim, examples, seed): name for name, claim in tasks}
+        waiting = {pool.submit(judged, task): task for task in sorted(todo, key=_price)}
         for done in as_completed(waiting):
-            rows[waiting[done]].append(done.result())
-    for found in rows.values():
-        found.sort(key=lambda row: (*CLAIMS, *PRECISION).index(row.claim))
-    return rows
+            rows[waiting[done].op].append(done.result())
+    order = {(task.spec, task.claim): k for k, task in enumerate(todo)}
+    return {op: sorted(found, key=lambda row: order[row.spec, row.claim]) for op, found in rows.items()}
 
 
-def _price(claim: str) -> int:
-    """The dearest claims first, so that no process is left alone with one at the end."""
-    return ("jvp", "layout", "vjp", "edges", "special", "partial", "forward", *PRECISION).index(claim)
+def _price(task: Task) -> tuple[int, int]:
+    order = ("jvp", "layout", "vjp", "edges", "special", "partial", "forward", *PRECISION)
+    return -task.examples, order.index(task.claim)
 
 
 def report(rows: dict[str, list[Row]], *, whole: bool) -> int:
@@ -229,7 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return mutants.main(names, jobs=args.jobs, publish=args.publish)
     began = time.perf_counter()
     claims = args.claim or [*CLAIMS, *PRECISION]
-    rows = verified(names, claims, examples=args.examples, seed=args.seed, jobs=args.jobs)
+    todo = [task for name in names for task in tasks(name, claims, examples=args.examples, seed=args.seed)]
+    rows = verified(todo, jobs=args.jobs)
     code = report(rows, whole=not args.claim)
     print(f"\n{time.perf_counter() - began:.0f} s in {args.jobs} processes")
     return code

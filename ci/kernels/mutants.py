@@ -14,7 +14,7 @@ from types import ModuleType
 
 from ci.kernels.interpret import CLAIMS, NAN, Row, row
 from ci.kernels.memory import Memory
-from ci.kernels.ops import OPS, imported, interpreted, known
+from ci.kernels.ops import OPS, imported, interpreted, known, specs_of
 from gradverify.cases.strategies import allowed, cases, pinned
 from gradverify.cases.sweep import spread, sweep
 from gradverify.checks import CHECKS
@@ -82,11 +82,12 @@ def hunted(mutant: Mutant) -> Caught:
 
     memory = install()
     with tempfile.TemporaryDirectory() as folder:
-        spec = interpreted(known(mutant.op), planted(mutant, Path(folder)))
-        for claim in CLAIMS:
-            found = tried(spec, claim, memory)
-            if found.outcome in ("FAIL", "ERROR") or found.faults:
-                return Caught(mutant, found)
+        op, module = known(mutant.op), planted(mutant, Path(folder))
+        for name in specs_of(op):
+            for claim in CLAIMS:
+                found = tried(interpreted(op, module, name), claim, memory)
+                if found.outcome in ("FAIL", "ERROR") or found.faults:
+                    return Caught(mutant, found)
     return Caught(mutant, None)
 
 

@@ -30,19 +30,18 @@ class KernelOp:
     """An op of the catalogue with kernels.
 
     Attributes:
-        name: of the function, and of its spec.
-        module: file of the op; `tiles`: names -> fields of its `Tiles`, for the interpreter.
-        specs: file of its spec.
+        name: of the function, and of the spec that is tried hardest.
+        module: file of the op.
+        specs: file of its specs.
+        tiles: names -> fields of its `Tiles`, for the interpreter.
         dims: letter -> its sizes, where they are not SIZE, or BATCH for many axes.
-        fixed: keywords that are given at every call.
     """
 
     name: str
     module: Path
     specs: Path
-    tiles: Mapping[str, Mapping[str, int]]
+    tiles: Mapping[str, Mapping[str, Any]]
     dims: Mapping[str, Dim] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def imported(file: Path, name: str = "") -> ModuleType:
@@ -59,24 +58,24 @@ def imported(file: Path, name: str = "") -> ModuleType:
     return module
 
 
-def spec_in(op: KernelOp) -> Spec:
-    """The spec of the op, as it is written."""
-    found = [v for v in vars(imported(op.specs)).values() if isinstance(v, Spec) and v.name == op.name]
-    if len(found) != 1:
-        raise LookupError(f"{op.specs}: {len(found)} specs named {op.name!r}; one is needed.")
-    return found[0]
+def specs_of(op: KernelOp) -> dict[str, Spec]:
+    """The specs of the op as they are written, its own first."""
+    found = {v.name: v for v in vars(imported(op.specs)).values() if isinstance(v, Spec)}
+    if op.name not in found:
+        raise LookupError(f"{op.specs}: no spec is named {op.name!r}; there are {', '.join(found)}.")
+    return {op.name: found[op.name], **found}
 
 
-def interpreted(op: KernelOp, module: ModuleType) -> Spec:
-    """The spec over the op of a module, with interpreted kernels in small tiles.
+def interpreted(op: KernelOp, module: ModuleType, name: str = "") -> Spec:
+    """A spec over the op of a module, with interpreted kernels in small tiles.
 
     The truth of its gradient is autograd of the reference, and differences of the kernels along one direction.
     """
-    spec = spec_in(op)
+    spec = specs_of(op)[name or op.name]
     own = {k: v for k, v in spec.kwargs.items() if k not in ("backend", "tiles")}
     order = tuple(n for n in spec.order if n not in ("backend", "tiles"))
     return spec.with_(
-        op=_interpreting(getattr(module, op.name), {k: module.Tiles(**v) for k, v in op.tiles.items()}, op.fixed),
+        op=_interpreting(getattr(module, op.name), {k: module.Tiles(**v) for k, v in op.tiles.items()}),
         kwargs={**own, "tiles": tuple(op.tiles)},
         order=(*order, "tiles"),
         dims=small_dims(op, spec),
@@ -87,10 +86,10 @@ def interpreted(op: KernelOp, module: ModuleType) -> Spec:
     )
 
 
-def _interpreting(function: Callable[..., Any], tiles: Mapping[str, Any], fixed: Mapping[str, Any]) -> Any:
+def _interpreting(function: Callable[..., Any], tiles: Mapping[str, Any]) -> Any:
     @functools.wraps(function)
     def call(*args: Any, tiles: str = next(iter(tiles)), **kwargs: Any) -> Any:
-        return function(*args, **kwargs, **fixed, backend="interpret", tiles=chosen[tiles])
+        return function(*args, **kwargs, backend="interpret", tiles=chosen[tiles])
 
     chosen = tiles
     return call
@@ -115,6 +114,9 @@ def _is_small(example: Example) -> bool:
     return all(n <= (SIZE.hi or 0) for n in sizes)
 
 
+ATTENTION = ("forward", "dkdv", "dq", "jvp")
+
+
 def _of_catalogue(name: str, **fields: Any) -> KernelOp:
     return KernelOp(
         name=name, module=ROOT / "gradverify/catalogue" / f"{name}.py", specs=ROOT / "specs" / f"{name}.py", **fields
@@ -124,6 +126,15 @@ def _of_catalogue(name: str, **fields: Any) -> KernelOp:
 OPS = {
     "matmul": _of_catalogue(
         "matmul", tiles={"4x4x4": {"m": 4, "n": 4, "k": 4}, "8x4x8": {"m": 8, "n": 4, "k": 8, "group": 2}}
+    ),
+    "attention": _of_catalogue(
+        "attention",
+        tiles={"4x4": dict.fromkeys(ATTENTION, (4, 4, 4, 1)), "8x4": dict.fromkeys(ATTENTION, (8, 4, 4, 1))},
+        dims={
+            **dict.fromkeys("bhg", Dim(lo=1, hi=2)),
+            **dict.fromkeys("mn", Dim(hi=9, around=(4,))),
+            **dict.fromkeys("de", Dim(lo=1, hi=5, around=(4,))),
+        },
     ),
 }
 

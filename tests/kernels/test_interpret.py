@@ -62,7 +62,7 @@ selftest.proven(strict.MEMORY)
 def test_a_right_op_is_verified_and_narrow_dtypes_are_compared():
     done = run("--op", f"{OP}:scale_add", "--examples=4", "--jobs=1", "--claim=forward", "--claim=bfloat16")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines() if " cases " in line and " programs " in line] == [
+    assert [line.split()[1:3] for line in done.stdout.splitlines() if " cases " in line and " programs " in line] == [
         ["forward", "PASS"],
         ["bfloat16", "PASS"],
     ]
@@ -73,7 +73,7 @@ def test_what_was_not_tried_is_said():
     from ci.kernels.interpret import Row, trouble
 
     row = Row("o", "vjp", "FAIL", "GV199", 3, 0.1, 1.0, "wrong gradient of `x`", ("k.py:3: loads",), frozenset(), 0)
-    assert list(trouble([row])) == ["vjp: FAIL GV199 wrong gradient of `x`", "vjp: k.py:3: loads"]
+    assert list(trouble([row])) == ["o, vjp: FAIL GV199 wrong gradient of `x`", "o, vjp: k.py:3: loads"]
     code = f"""
 from ci.kernels.interpret import Row, uncovered
 row = Row("o", "vjp", "SKIP", "", 0, 0.0, 1.0, "no jvp", (), frozenset(), 0)
@@ -81,7 +81,7 @@ print(*uncovered("{OP}:scale_add", [row]), sep=chr(10))
 """
     assert run(code=code).stdout.splitlines() == [
         "only 0 cases were judged; 100 are wanted",
-        "vjp: skipped, no jvp",
+        "o, vjp: skipped, no jvp",
         "no kernel ran: the op did not take backend='interpret'",
         "kernels that never ran: _backward, _forward",
     ]
