@@ -8,6 +8,7 @@ proves every change by a kernel of its own: where one does not hold it raises, w
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import warnings
 from collections.abc import Callable
@@ -205,11 +206,22 @@ def _install() -> None:
     # Everything is on the CPU: nothing needs to be copied there and back.
     stock.GridExecutor._init_args_hst = lambda self, args, kwargs: (args, kwargs)
     stock.GridExecutor._restore_args_dev = lambda self, *_: None
+    stock._get_np_dtype = _numpy_type
     _patch_language()
     # As torch.use_deterministic_algorithms does, which would import two seconds of compiler.
     torch._C._set_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+
+
+def _numpy_type(dtype: Any) -> np.dtype:
+    """As the stock function, which makes its table anew at every call."""
+    element = dtype.element_ty if isinstance(dtype, tl.block_type) else dtype
+    return _POINTER if isinstance(element, tl.pointer_type) else _numpy_type_of(element)
+
+
+_POINTER = np.dtype(np.uint64)
+_numpy_type_of = functools.lru_cache(None)(stock._get_np_dtype)
 
 
 def _patch_language() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +37,8 @@ class KernelOp:
         specs: file of its specs.
         tiles: names -> fields of its `Tiles`, for the interpreter.
         dims: letter -> its sizes, where they are not SIZE, or BATCH for many axes.
+        most: (letters, product): sizes whose product is larger are left out, since a case costs by the program.
+        examples: pinned cases beside those of the specs that are small enough.
     """
 
     name: str
@@ -42,6 +46,14 @@ class KernelOp:
     specs: Path
     tiles: Mapping[str, Mapping[str, Any]]
     dims: Mapping[str, Dim] = field(default_factory=dict)
+    most: tuple[str, int] = ("", 1)
+    examples: tuple[Example, ...] = ()
+
+    def is_small(self, sizes: Mapping[str, Any]) -> bool:
+        """Whether a case of these sizes is cheap enough."""
+        letters, most = self.most
+        flat = [n for v in sizes.values() for n in (v if isinstance(v, tuple) else (v,))]
+        return math.prod(sizes.get(k, 1) for k in letters) <= most and all(n <= (SIZE.hi or 0) for n in flat)
 
 
 def imported(file: Path, name: str = "") -> ModuleType:
@@ -79,7 +91,8 @@ def interpreted(op: KernelOp, module: ModuleType, name: str = "") -> Spec:
         kwargs={**own, "tiles": tuple(op.tiles)},
         order=(*order, "tiles"),
         dims=small_dims(op, spec),
-        examples=tuple(e for e in spec.examples if _is_small(e)),
+        where=_where(op, spec),
+        examples=(*(e for e in spec.examples if op.is_small(e.dims)), *op.examples),
         truth="reference",
         dtypes=("float64",),
         devices=("cpu",),
@@ -109,9 +122,14 @@ def small_dims(op: KernelOp, spec: Spec) -> dict[str, Dim]:
     return out
 
 
-def _is_small(example: Example) -> bool:
-    sizes = [n for v in example.dims.values() for n in (v if isinstance(v, tuple) else (v,))]
-    return all(n <= (SIZE.hi or 0) for n in sizes)
+def _where(op: KernelOp, spec: Spec) -> Callable[..., bool]:
+    """The spec's own condition, and that the case is small."""
+    own = spec.where
+    names = () if own is None else tuple(inspect.signature(own).parameters)
+    return lambda **given: (
+        op.is_small({k: given[k] for k in op.most[0] if k in given})
+        and (own is None or own(**{k: given[k] for k in names if k in given}))
+    )
 
 
 ATTENTION = ("forward", "dkdv", "dq", "jvp")
@@ -135,6 +153,11 @@ OPS = {
             **dict.fromkeys("mn", Dim(hi=9, around=(4,))),
             **dict.fromkeys("de", Dim(lo=1, hi=5, around=(4,))),
         },
+        most=("bhg", 4),
+        examples=(
+            Example(dims={"b": 1, "h": 2, "g": 2, "m": 5, "n": 7, "d": 3, "e": 2}),
+            Example(dims={"b": 2, "h": 1, "g": 2, "m": 9, "n": 3, "d": 4, "e": 4}, kwargs={"causal": True}),
+        ),
     ),
 }
 

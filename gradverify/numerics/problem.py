@@ -115,11 +115,15 @@ def _top(terms: Array | None) -> float:
 
 
 def sizes(x: Array, parts: Iterable[Part]) -> Array:
-    """s_i = 2^floor(log2 |x_i|); a zero takes the root mean square of its tensor, or 1. Steps t s_i are exact."""
+    """s_i = 2^floor(log2 |x_i|); a zero takes the root mean square of its tensor's finite entries, or 1.
+
+    Steps t s_i are exact.
+    """
     magnitude = np.abs(x)
     for part in parts:
         piece = magnitude[part.start : part.stop]
-        rms = norm(piece) / np.sqrt(max(piece.size, 1))
+        finite = piece[np.isfinite(piece)]
+        rms = norm(finite) / np.sqrt(max(finite.size, 1))
         piece[piece == 0] = rms if rms > 0 else 1.0
     _, exponent = np.frexp(np.clip(magnitude, 1e-290, 1e290))
     return np.asarray(np.ldexp(1.0, exponent - 1))
