@@ -43,18 +43,28 @@ MOST_KERNELS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Allowed:
-    """A breach of the gate that is known and kept: up to `spilled` bytes, or without tensor cores."""
+    """A breach of the gate that is known and kept: up to `spilled` bytes, or without tensor cores.
 
-    op: str
-    kernel: str
-    dtype: str
+    `call`: how the name of the entry begins; `kernels`, `archs`: where it occurs.
+    """
+
+    call: str
+    kernels: tuple[str, ...]
     archs: tuple[int, ...]
     reason: str
     spilled: int = 0
     no_tensor_cores: bool = False
 
 
-ALLOWED: tuple[Allowed, ...] = ()
+UNALIGNED = (
+    "rows of a length that 8 does not divide: each element has an address and a mask of its own; right, and slow"
+)
+
+ALLOWED: tuple[Allowed, ...] = (
+    Allowed(call="matmul fp16 ragged", kernels=("forward_kernel",), archs=(90, 100), spilled=180, reason=UNALIGNED),
+    Allowed(call="matmul fp16 ragged", kernels=("slope_kernel",), archs=(80, 90, 100), spilled=548, reason=UNALIGNED),
+    Allowed(call="matmul fp16 ragged", kernels=("tangent_kernel",), archs=(90, 100), spilled=836, reason=UNALIGNED),
+)
 
 
 @dataclass(frozen=True)
@@ -78,8 +88,7 @@ def gate(entry: Entry, facts: Facts) -> Row:
 
 
 def _covers(allowed: Allowed, entry: Entry, facts: Facts) -> bool:
-    same = (allowed.op, allowed.kernel, allowed.dtype) == (entry.op, facts.kernel, entry.dtype)
-    return same and facts.arch in allowed.archs
+    return entry.name.startswith(allowed.call) and facts.kernel in allowed.kernels and facts.arch in allowed.archs
 
 
 def _breaches(entry: Entry, facts: Facts) -> Iterator[tuple[str, Callable[[Allowed], bool]]]:
@@ -154,7 +163,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parsed(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).resolve().parents[2] / ".cache" / "triton"))
     os.environ["TRITON_INTERPRET"] = "0"
-    chosen = [e for e in ENTRIES if (args.all or not e.whole) and e.op in (args.op or e.op) and args.only in e.name]
+    from ci.kernels.ops import OPS
+
+    named = [e for e in ENTRIES if e.op in (args.op or OPS) and args.only in e.name]
+    chosen = [e for e in named if args.all or not e.whole]
     if not chosen:
         print(f"ci/compile: no entry has {args.only!r} in its name.", file=sys.stderr)
         return 2

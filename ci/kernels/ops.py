@@ -141,7 +141,7 @@ def _of_catalogue(name: str, **fields: Any) -> KernelOp:
     )
 
 
-OPS = {
+_ALL = {
     "matmul": _of_catalogue(
         "matmul", tiles={"4x4x4": {"m": 4, "n": 4, "k": 4}, "8x4x8": {"m": 8, "n": 4, "k": 8, "group": 2}}
     ),
@@ -160,6 +160,9 @@ OPS = {
         ),
     ),
 }
+
+
+OPS = {name: op for name, op in _ALL.items() if op.module.exists()}
 
 
 def known(name: str) -> KernelOp:

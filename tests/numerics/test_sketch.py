@@ -250,6 +250,9 @@ def test_steps_are_powers_of_two_of_each_inputs_own_size():
     assert sizes(np.array([3.0, -0.7, 0.0, 1e-8]), part)[:2].tolist() == [2.0, 0.5]
     assert (np.log2(sizes(RNG.standard_normal(4), part)) % 1 == 0).all()
     assert (sizes(np.zeros(4), part) == 1).all()
+    # A mask of 0 and -inf: what is infinite says nothing of the size of a zero.
+    assert sizes(np.array([0.0, -np.inf, 0.0, -np.inf]), part)[[0, 2]].tolist() == [1.0, 1.0]
+    assert sizes(np.array([0.0, -np.inf, 4.0, -4.0]), part)[0] == 2.0
 
 
 def test_no_direction_has_a_part_below_one_half():
