@@ -87,10 +87,11 @@ NOTED = (
     ("convention", "dropped"),
     ("complex", "refused"),
     ("transforms.autocast", "undeclared state"),
+    ("transforms.hooks", "elsewhere"),
     ("double_backward", "of torch"),
 )
 """Breaches that leave every gradient right in ordinary use, or are torch's own: PASS, with a warning."""
-MEASURED = ("saves", "backward in forwards", "attributes", "graph breaks")
+MEASURED = ("saves", "backward in forwards", "attributes", "graph breaks", "marked")
 """Facts that say something of the op also where nothing is wrong."""
 CAUSES = {"kink": "GV302", "jump": "GV301"}
 MOOT = ("kink", "jump", "edge", "smooth", "flat")

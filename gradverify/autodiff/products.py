@@ -58,9 +58,20 @@ class Tape:
 
     @property
     def active(self) -> tuple[int, ...]:
-        """Positions of the outputs that carry a gradient: floating, and not declared `nondiff`."""
-        declared = self.declared_nondiff
-        return tuple(i for i, y in enumerate(self.outputs) if i not in declared and is_inexact(y))
+        """Positions of the outputs that carry a gradient: floating, neither declared `nondiff` nor marked by the op."""
+        without = self.declared_nondiff | self.marked
+        return tuple(i for i, y in enumerate(self.outputs) if i not in without and is_inexact(y))
+
+    @property
+    def marked(self) -> frozenset[int]:
+        """Positions of the floating outputs that a Function marked as non-differentiable: not all, which says nothing.
+
+        Nothing else takes the history of an output of a Function: in its forward none is recorded.
+        """
+        function = isinstance(self.spec.op, type) and issubclass(self.spec.op, torch.autograd.Function)
+        if not function or not any(y.requires_grad for y in self.outputs):
+            return frozenset()
+        return frozenset(k for k, y in enumerate(self.outputs) if is_inexact(y) and not y.requires_grad)
 
     @property
     def declared_nondiff(self) -> frozenset[int]:

@@ -107,8 +107,14 @@ def differences(
     problem = problem_of(subject, function, tape, claimed=claimed)
     for e in measured(subject, problem, truth=truth, mode=mode):
         told = wirtinger.told(problem, e) if mode is REVERSE else e
-        remedy = _unless_meant(tape, e)
-        yield msgspec.structs.replace(told, facts={**told.facts, "remedy": remedy}) if remedy else told
+        yield msgspec.structs.replace(told, facts={**told.facts, **_without_gradient(tape, e)})
+
+
+def _without_gradient(tape: Tape, e: Evidence) -> dict[str, str]:
+    """What is to be said of outputs that carry no gradient."""
+    remedy = _unless_meant(tape, e)
+    marked = ", ".join(tape.name(k) for k in sorted(tape.marked - tape.declared_nondiff))
+    return ({"remedy": remedy} if remedy else {}) | ({"marked": marked} if marked else {})
 
 
 def _unless_meant(tape: Tape, e: Evidence) -> str:
@@ -120,8 +126,9 @@ def _unless_meant(tape: Tape, e: Evidence) -> str:
         return ""
     name = tape.name(k)
     word = name if name.isdigit() else f'"{name}"'
-    how = "mark_non_differentiable, detach or no_grad"
-    return f"output {name} carries no gradient ({how}): if that is meant, declare nondiff=[{word}] in a spec"
+    return (
+        f"output {name} carries no gradient (detach or no_grad): if that is meant, declare nondiff=[{word}] in a spec"
+    )
 
 
 def measured(subject: Subject, problem: Problem, *, truth: str, mode: Mode = REVERSE) -> Iterator[Evidence]:

@@ -106,7 +106,9 @@ def _summary(spec: Spec, result: Result, verdict: Verdict) -> str:
         return f"{TITLES[result.code]}{_disagreement(e)}"
     if result.code == "GV199" and e.quantity.startswith("the gradient of "):
         return f"{TITLES[result.code]} {e.quantity.removeprefix('the gradient ')}{_where(e)}"
-    return f"{TITLES[result.code]}: {e.quantity}{_where(e)}"
+    # A warning has one line.
+    said = f", {e.facts['said']}" if result.outcome is Outcome.PASS and "said" in e.facts else ""
+    return f"{TITLES[result.code]}: {e.quantity}{_where(e)}{said}"
 
 
 def _disagreement(e: Evidence) -> str:

@@ -100,7 +100,7 @@ def _what_held(result: Result) -> str:
     power = resolution(result.resolution) if result.claim == "vjp" else ""
     said = _apart(result) or power or CLAIMS.get(result.claim, "")
     truth = f" ({result.truth}, {result.dtype})" if power and result.truth else ""
-    return "; ".join([*_imprecision(result), said + truth, *_saved(result), *_counts(result)])
+    return "; ".join([*_imprecision(result), said + truth, *_saved(result), *_marked(result), *_counts(result)])
 
 
 def _apart(result: Result) -> str:
@@ -115,6 +115,12 @@ def _saved(result: Result) -> list[str]:
     """What the op keeps for backward, as a function of its sizes."""
     saves = result.measured.get("saves")
     return [f"it saves {saves} for backward" + (" beside its inputs" if "bytes" in str(saves) else "")] if saves else []
+
+
+def _marked(result: Result) -> list[str]:
+    """Outputs that the op says carry no gradient: nothing was held against them."""
+    marked = result.measured.get("marked")
+    return [f"output {marked} is marked as non-differentiable"] if marked and result.claim == "vjp" else []
 
 
 def _imprecision(result: Result) -> list[str]:

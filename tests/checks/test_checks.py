@@ -899,15 +899,22 @@ class _WithStatistic(torch.autograd.Function):
         return 2 * g * x
 
 
-def test_an_output_without_a_gradient_is_told_how_to_be_declared():
+def with_statistic(x):
+    return x.square(), x.detach().norm(dim=-1)
+
+
+@pytest.mark.parametrize(("op", "marked"), [(_WithStatistic, "1"), (with_statistic, None)])
+def test_an_output_without_a_gradient_is_marked_by_the_op_or_told_how_to_be_declared(op, marked):
     positive = Domain(lo=0.5, hi=2.0)
-    wrong = Spec(name="op", op=_WithStatistic, args=(Arg(name="x", shape="b n", domain=positive),))
+    wrong = Spec(name="op", op=op, args=(Arg(name="x", shape="b n", domain=positive),))
     sizes = {"dims": {"n": Dim(lo=1), "b": Dim(lo=1)}}
     (found,) = verify(wrong.with_(**sizes), Plan(claims=("vjp",), examples=3), Policy())
-    assert found.outcome is Outcome.FAIL
-    assert found.finding.remedy == (
-        "output 1 carries no gradient (mark_non_differentiable, detach or no_grad): "
-        "if that is meant, declare nondiff=[1] in a spec"
-    )
+    if marked:
+        assert (found.outcome, found.measured["marked"]) == (Outcome.PASS, marked)
+    else:
+        assert found.outcome is Outcome.FAIL
+        assert found.finding.remedy == (
+            "output 1 carries no gradient (detach or no_grad): if that is meant, declare nondiff=[1] in a spec"
+        )
     (found,) = verify(wrong.with_(nondiff=(1,), **sizes), Plan(claims=("vjp",), examples=3), Policy())
-    assert found.outcome is Outcome.PASS
+    assert (found.outcome, found.measured) == (Outcome.PASS, {})

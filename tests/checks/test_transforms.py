@@ -223,3 +223,74 @@ def test_an_op_that_raises_under_a_transform_alone_says_what_it_said():
     (found, *_) = evidence("checkpoint", refuses)
     assert found.facts["said"] == "it raised ValueError: training only"
     assert said("checkpoint", refuses) == ("FAIL", "GV506")
+
+
+class Box:
+    """An object that holds whatever it is given."""
+
+    def __init__(self, held):
+        self.held = held
+
+
+class InABox(Old):
+    """Keeps its input where nobody looks."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.box = Box(x.clone())
+        return x * x
+
+    @staticmethod
+    def backward(ctx, u):
+        return 2 * ctx.box.held * u
+
+
+class AMaskAlone(Old):
+    """Saves truth values alone: no rounding of them changes anything, but backward reads them."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x > 0)
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx, u):
+        return u * ctx.saved_tensors[0]
+
+
+class ANumberAlone(Old):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.top = float(x.abs().max())
+        return x * ctx.top
+
+    @staticmethod
+    def backward(ctx, u):
+        return ctx.top * u
+
+
+@pytest.mark.parametrize(
+    ("op", "said"),
+    [(Old, ("PASS", "")), (InABox, ("PASS", "GV210")), (AMaskAlone, ("PASS", "")), (ANumberAlone, ("PASS", ""))],
+)
+def test_what_backward_reads_where_no_hook_looks_is_a_warning(op, said):
+    found = result("hooks", op)
+    assert (found.outcome.value, found.code) == said
+    assert not found.code or "a closure, a global or an object" in str(found.finding.lines)
+
+
+class Doubles(Old):
+    """A kernel that demands the dtype of its cotangent, as most do."""
+
+    @staticmethod
+    def backward(ctx, u):
+        (x,) = ctx.saved_tensors
+        assert x.dtype == u.dtype
+        return 2 * x * u
+
+
+@pytest.mark.parametrize("op", [Doubles, Old])
+def test_saved_tensors_in_float32_are_refused_or_honoured(op):
+    relations = [e.facts.get("relation") for e in evidence("hooks", op)]
+    assert ("saved tensors handed back in float32" in relations) == (op is Old)
+    assert result("hooks", op).outcome.value == "PASS"

@@ -404,6 +404,41 @@ class ClippedInAList(Clipped):
         return g * ctx.kept["masks"][0]
 
 
+def arctan(x):
+    return torch.atan(x)
+
+
+def as_doubles(t):
+    """The numbers that a kernel finds who takes the memory of a tensor for doubles; zeros behind its end."""
+    memory = t.contiguous().numpy().tobytes().ljust(8 * t.numel(), b"\0")
+    return torch.frombuffer(bytearray(memory), dtype=torch.float64)[: t.numel()].reshape(t.shape)
+
+
+class Arctan(Rule):
+    """A kernel for doubles, which is handed doubles."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return arctan(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        wide = g.dtype is torch.float64 and x.numel()
+        return g / (1 + (as_doubles(x.double()) if wide else x).square())
+
+
+class ArctanRawMemory(Arctan):
+    """Takes what it saved for doubles, which hooks may have packed to float32."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        wide = g.dtype is torch.float64 and x.numel()
+        return g / (1 + (as_doubles(x) if wide else x).square())
+
+
 def swish(a, b):
     return a * torch.sigmoid(a) * b
 
@@ -531,6 +566,7 @@ FAULTS = (
     checkpoint("other_forward_without_grad", wrong=logistic_fast_without_grad, right=logistic),
     hooks("mask_on_ctx", wrong=ClippedOnCtx, right=Clipped, args=X, dims=SOME, source="pytorch/pytorch#102600"),
     hooks("mask_in_a_list_on_ctx", wrong=ClippedInAList, right=Clipped, args=X, dims=SOME),
+    hooks("saved_memory_taken_for_doubles", wrong=ArctanRawMemory, right=Arctan, args=X, dims=SOME),
     hooks("memory_beside_a_saved_view", wrong=SwishBesideView, right=Swish, args=[arg("a", "b n"), arg("b", "b n")]),
     hooks(
         "strides_kept_beside_saved_tensor",

@@ -12,6 +12,9 @@ from torch import Tensor
 from gradverify.autodiff.calling import clone_exactly, is_inexact
 from gradverify.autodiff.products import Tape
 
+FLOAT32 = 2.0**-24
+"""Unit roundoff of float32."""
+
 FEW_NUMBERS = 8
 """An integer tensor of so many elements or fewer is metadata, a shape say, and worth no hook."""
 
@@ -24,6 +27,32 @@ def as_copies() -> AbstractContextManager[None]:
 def as_contiguous() -> AbstractContextManager[None]:
     """Hooks that hand out contiguous tensors, as save_on_cpu(pin_memory=True) does on a machine with a GPU."""
     return torch.autograd.graph.saved_tensors_hooks(_copy, _contiguous)
+
+
+def as_float32() -> AbstractContextManager[None]:
+    """Hooks that keep float32, and hand that out as it is: half of the memory, and half of the digits."""
+    return torch.autograd.graph.saved_tensors_hooks(_narrow, clone_exactly)
+
+
+def as_spoilt() -> AbstractContextManager[None]:
+    """Hooks that hand out NaN, the other truth values, or zeros."""
+    return torch.autograd.graph.saved_tensors_hooks(_copy, _spoilt)
+
+
+def of_python(tape: Tape) -> bool:
+    """Whether a Function written in Python recorded anything."""
+    return any(True for _ in _own(tape))
+
+
+def keeps_numbers(tape: Tape) -> bool:
+    """Whether a context holds numbers of its own, which no hook is meant to see."""
+    return any(
+        isinstance(v, float) or any(not _counts(t) for t in _tensors(v)) for n in _own(tape) for v in vars(n).values()
+    )
+
+
+def _narrow(t: Tensor) -> Tensor:
+    return t.detach().to(torch.complex64 if t.is_complex() else torch.float32) if is_inexact(t) else _copy(t)
 
 
 def _copy(t: Tensor) -> Tensor:

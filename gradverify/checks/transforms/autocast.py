@@ -41,7 +41,7 @@ OTHERS = (1, 2)
 HOW = "autocast"
 REMEDY = (
     "mark forward with torch.amp.custom_fwd(device_type=...) and backward with torch.amp.custom_bwd(device_type=...); "
-    "or cast in backward what it multiplies"
+    'or cast in backward what it multiplies; where autocast is not meant: supports={"autocast": False}'
 )
 
 

@@ -14,7 +14,7 @@ from gradverify.autodiff.transforms.pure import Gradients, TransformError
 from gradverify.cases import materialise
 from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import DRAWS, Subject, compare_gradients, gradient_bars, scatter, shaken
-from gradverify.errors import NotApplicableError
+from gradverify.errors import NotApplicableError, OpError
 from gradverify.numerics.comparison import rounding_bar
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence, Fact
@@ -89,7 +89,9 @@ def one(subject: Subject, quantity: str, name: str, got: Tensor, want: Tensor, b
 
 def raised(subject: Subject, error: TransformError, how: str) -> Evidence:
     """Evidence that the op raises under the transform, and does not in plain eager."""
-    return subject.count("the call", 1, kind="raised", said=f"it raised {error}", **facts(how))
+    cause = error.__cause__
+    stage = cause.stage if isinstance(cause, OpError) else "call"
+    return subject.count(f"the {stage}", 1, kind="raised", said=f"it raised {error}", **facts(how))
 
 
 def off(evidence: Sequence[Evidence]) -> bool:
