@@ -33,8 +33,8 @@ HOOKS: dict[str, Hooks] = {
 
 
 ELSEWHERE = (
-    "whatever hooks hand back it gives the same, and not so for other inputs: it reads a closure, a global or an object; "
-    "pass that to ctx.save_for_backward"
+    "whatever hooks hand back it gives the same, and not so for other inputs: it reads a closure, a global or an "
+    "object; pass that to ctx.save_for_backward"
 )
 
 
