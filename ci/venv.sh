@@ -99,7 +99,7 @@ install() {
   rm -f "$venv/ready"
   if ! (
     cd "$root"
-    "$python" -m pip install -q 'pip>=25.1' && "$python" -m pip install -q -c ci/constraints.txt --group dev -e '.[triton]'
+    "$python" -m pip install -q 'pip>=25.1' && "$python" -m pip install -q -c ci/constraints.txt --group dev -e '.[report,triton]'
   ) >"$log" 2>&1 </dev/null; then
     if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Connection (refused|broken|aborted)' "$log"; then
       die "cannot reach the package index; connect to a network and run this again (all that pip said: $log)"

@@ -36,7 +36,7 @@ def test_a_public_name_loads_only_its_own_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["records.case", "records.spec", "records.run", "judge", "reports.console", "config"]
+    "module", ["records.case", "records.spec", "records.run", "judge", "reports.console", "reports.sarif", "config"]
 )
 def test_records_judge_and_reports_do_not_load_torch(module: str) -> None:
     """The layers let them name torch's types in annotations, which load nothing."""
@@ -49,6 +49,8 @@ def test_records_judge_and_reports_do_not_load_torch(module: str) -> None:
         ("--help",),
         ("--version",),
         ("check", "--help"),
+        ("report", "--help"),
+        ("report", "gone.json"),
         ("list",),
         ("explain", "GV104"),
         ("chekc",),

@@ -21,6 +21,7 @@ _COMMANDS = {
     "list": ("list_", "List the specs of this project and of the catalogue."),
     "show": ("show", "Show what a spec promises, what is checked, and what is not."),
     "replay": ("replay", "Try the failures that are kept again: FIXED, FAILED or ERROR."),
+    "report": ("report", "Turn runs that were kept as JSON into JUnit, SARIF, Markdown and others; merge them."),
     "explain": ("explain", "Explain a code: what it means, how it is found, how to silence it."),
 }
 

@@ -39,20 +39,20 @@ def emit(text: str) -> bool:
     return True
 
 
-def output_file(path: Path) -> Path:
+def output_file(path: Path, option: str = "--output-file") -> Path:
     """A file that can be written when the run is over; made sure of before it. Raises UsageError.
 
-    An existing Python file is refused: `--output-file` swallowed a target.
+    An existing Python file is refused: the option swallowed a target.
     """
     if path.is_dir():
-        raise UsageError(f"--output-file {path}: is a directory; name a file.")
+        raise UsageError(f"{option} {path}: is a directory; name a file.")
     if path.suffix == ".py":
-        raise UsageError(f"--output-file {path}: is Python source; name a text or JSON file, and targets separately.")
+        raise UsageError(f"{option} {path}: is Python source; name a text or JSON file, and targets separately.")
     if not path.absolute().parent.is_dir():
         near = did_you_mean(path.parent.name, [p.name for p in path.parent.parent.glob("*/")])
-        raise UsageError(f"--output-file {path}: its directory does not exist{near}; make it first.")
+        raise UsageError(f"{option} {path}: its directory does not exist{near}; make it first.")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise UsageError(f"--output-file {path}: cannot be written; name another file.")
+        raise UsageError(f"{option} {path}: cannot be written; name another file.")
     return path
 
 

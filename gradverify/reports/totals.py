@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from gradverify.records.run import OpRun, Run
 from gradverify.records.verdict import Outcome, Result
@@ -32,6 +33,14 @@ def gaps_of(op: OpRun) -> list[tuple[str, str]]:
     known = {r.claim for r in skipped} | {name for name, _ in named}
     listed = [(n.what, n.why) for n in op.not_covered if n.what not in known]
     return list(dict.fromkeys([*named, *listed]))
+
+
+_SEVERITY = (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
+
+
+def worst_of(results: Iterable[Result]) -> Result | None:
+    """What stands for several results: the worst, an expected failure after what was not expected."""
+    return min(results, key=lambda r: (bool(r.xfailed), _SEVERITY.index(r.outcome), not r.code), default=None)
 
 
 def total_line(run: Run, *, style: Style) -> str:

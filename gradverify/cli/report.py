@@ -1,0 +1,183 @@
+"""`gradverify report RUN.json...`: merge what runs have kept, and write it in the formats that others read."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gradverify.cli import output
+from gradverify.cli.exit_codes import exit_code
+from gradverify.errors import UsageError
+from gradverify.records.run import Run
+from gradverify.reports import json_
+from gradverify.reports.console import View, render
+from gradverify.reports.findings import Entry, baselined, expected, findings, timeless
+from gradverify.reports.merge import merged
+from gradverify.reports.words import count
+
+_STDOUT = Path("-")
+_FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
+
+
+@click.command("report")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN.json...")
+@click.option("--json", "json", **_FILE, help="All of them as one report.")
+@click.option("--junit", **_FILE, help="JUnit XML, for Jenkins, GitLab and others.")
+@click.option("--sarif", **_FILE, help="SARIF 2.1.0, for code scanning.")
+@click.option("--md", **_FILE, help="Markdown, for the summary of a step.")
+@click.option("--events", **_FILE, help="NDJSON in the schema of Hypothesis' observations.")
+@click.option("--github", is_flag=True, help="Annotations for GitHub; the summary where GITHUB_STEP_SUMMARY says.")
+@click.option("--baseline", **_FILE, help="A SARIF or JSON report: what it has is known, only what is new fails.")
+@click.option("--exit-code", is_flag=True, help="Exit as the run did: 1 FAIL, 2 unusable, 3 not verified.")
+@click.option("--allow-inconclusive", is_flag=True, help="A claim that cannot be judged is skipped, and fails nothing.")
+@click.option("--no-times", is_flag=True, help="Leave out dates, durations and the command: same seed, same bytes.")
+@click.pass_context
+def command(ctx: click.Context, /, **given: Any) -> None:
+    """Write reports of runs.
+
+    RUN.json are reports that `check --report` or `pytest --gv-report` wrote, or directories that hold one; `-` is
+    standard input. Several (shards, devices) become one: each op once, of two results of the same claim the worse.
+    FILE `-` is standard output. Without any format, what `check` prints is printed. Under --baseline the exit code
+    is that of what is new.
+    """
+    outputs = _outputs(given)
+    known = _known(given["baseline"]) if given["baseline"] else None
+    run = merged([_read(path) for path in given["runs"]])
+    run = timeless(run) if given["no_times"] else run
+    seen = {e.fingerprint for e in findings(run)}
+    run = run if known is None else baselined(run, known)
+    for option, path in outputs.items():
+        _write(_FORMATS[option](run, given), path)
+    if given["github"]:
+        _github(run, given)
+    if not outputs and not given["github"]:
+        output.emit(render(run, _view(run)))
+    if known is not None:
+        _tell(run, gone=len(known - seen))
+    judged = given["exit_code"] or known is not None
+    ctx.exit(exit_code(run, strict=not given["allow_inconclusive"]) if judged else 0)
+
+
+def _json(run: Run, _: Mapping[str, Any]) -> str:
+    return json_.dumps(run)
+
+
+def _junit(run: Run, given: Mapping[str, Any]) -> str:
+    from gradverify.reports.junit import junit
+
+    return junit(run, strict=not given["allow_inconclusive"])
+
+
+def _sarif(run: Run, given: Mapping[str, Any]) -> str:
+    from gradverify.reports.sarif import sarif
+
+    return sarif(run, compared=given["baseline"] is not None)
+
+
+def _md(run: Run, _: Mapping[str, Any]) -> str:
+    from gradverify.reports.markdown import markdown
+
+    return markdown(run)
+
+
+def _events(run: Run, _: Mapping[str, Any]) -> str:
+    from gradverify.reports.events import events
+
+    return events(run)
+
+
+_FORMATS: dict[str, Callable[[Run, Mapping[str, Any]], str]] = {
+    "json": _json,
+    "junit": _junit,
+    "sarif": _sarif,
+    "md": _md,
+    "events": _events,
+}
+
+
+def _outputs(given: Mapping[str, Any]) -> dict[str, Path]:
+    """Where each format goes, made sure of before anything is read. Raises UsageError."""
+    outputs: dict[str, Path] = {option: given[option] for option in _FORMATS if given[option]}
+    streamed = [f"--{option} -" for option, path in outputs.items() if path == _STDOUT]
+    streamed += ["--github"] if given["github"] else []
+    if len(streamed) > 1:
+        raise UsageError(f"{' and '.join(streamed)} would be mixed on standard output; write one of them to a file.")
+    for option, path in outputs.items():
+        if path != _STDOUT:
+            output.output_file(path, f"--{option}")
+    return outputs
+
+
+def _read(path: Path) -> Run:
+    """A report from a file, a directory or standard input. Raises UsageError with the path of what is none."""
+    file = path / json_.NAME if path.is_dir() else path
+    try:
+        data = sys.stdin.buffer.read() if path == _STDOUT else file.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"{file}: {reason}; `gradverify check --report DIR` writes DIR/{json_.NAME}.") from error
+    try:
+        return json_.loads(data)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+
+
+def _known(path: Path) -> Set[str]:
+    """The fingerprints of a baseline: a SARIF document or a report of ours. Raises UsageError where it is neither."""
+    from gradverify.reports.sarif import fingerprints
+
+    try:
+        data = path.read_bytes()
+        document = json.loads(data)
+        if isinstance(document, dict) and "runs" in document:
+            return fingerprints(document)
+        run = json_.loads(data)
+    except (OSError, ValueError, UsageError) as error:
+        raise UsageError(
+            f"--baseline {path}: {error}; write one with `gradverify report RUN.json --sarif FILE`."
+        ) from error
+    return {entry.fingerprint for entry in [*findings(run), *expected(run)]}
+
+
+def _write(text: str, path: Path) -> None:
+    if path == _STDOUT:
+        output.emit(text)
+    else:
+        output.save(text, path)
+
+
+def _github(run: Run, given: Mapping[str, Any]) -> None:
+    """Annotations on standard output, and the summary where GitHub wants it, unless `--md` has it already."""
+    from gradverify.reports.github import workflow_commands
+
+    output.emit(workflow_commands(run))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary and not given["md"]:
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(_md(run, given))
+        except OSError as error:
+            raise UsageError(f"GITHUB_STEP_SUMMARY={summary}: {(error.strerror or str(error)).lower()}.") from error
+
+
+def _view(run: Run) -> View:
+    return View(form="full" if len(run.ops) < 4 else "table", style=output.style_of(sys.stdout))
+
+
+def _tell(run: Run, *, gone: int) -> None:
+    """What is new and what is known, each known finding in a line; on standard error, beside any report."""
+    new, known = findings(run), [entry for entry in expected(run) if entry.known]
+    lines = [f"baseline: {count(len(new), 'new finding')}, {len(known)} known"]
+    lines[0] += f", {gone} of it gone: write it anew" if gone else ""
+    lines += [*_rows("new", new), *_rows("known", known)]
+    click.echo("\n".join(lines), err=True)
+
+
+def _rows(word: str, entries: Sequence[Entry]) -> list[str]:
+    return [f"  {word:<5}  {entry.name} {entry.headline}" for entry in entries]
