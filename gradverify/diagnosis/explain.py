@@ -1,11 +1,14 @@
-"""From a failing or undecided result to a Finding: the measured facts in words. Patterns are not guessed at."""
+"""From a failing or undecided result to a Finding: the measured facts in words, and the pattern where one fits."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 
 from gradverify.diagnosis.case import told
+from gradverify.diagnosis.diagnose import Diagnosis, diagnosed
+from gradverify.diagnosis.patterns import Pattern
 from gradverify.records.codes import TITLES
 from gradverify.records.evidence import Evidence, Mismatch
 from gradverify.records.finding import Finding
@@ -39,19 +42,44 @@ GRADIENT = ("vjp", "edges", "special")
 
 
 def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
-    """The finding of a result that is not a plain pass; None for one that is."""
+    """The finding of a result that is not a plain pass; None for one that is.
+
+    Its code is that of a pattern, where one was measured.
+    """
     verdict = result.worst
     if verdict is None or (result.outcome is Outcome.PASS and not result.code):
         return None
     e = verdict.evidence
+    found = diagnosed(spec, result)
+    pattern = found.pattern if found is not None else None
     return Finding(
-        code=result.code,
-        summary=_summary(spec, result, verdict),
-        lines=tuple(_lines(spec, verdict, runs)),
-        remedy=_remedy(spec, result.code, e),
+        code=_code(result, pattern),
+        summary=_summary(spec, result, verdict, pattern),
+        lines=(*_lines(spec, verdict, runs), *_measured(found, vjp=result.claim == "vjp")),
+        remedy=_remedy(spec, result.code, e) or (pattern.hint if pattern is not None else None) or None,
         location=spec.source,
         minimal=e.case,
+        pattern=pattern.said if pattern is not None else "",
     )
+
+
+def _code(result: Result, pattern: Pattern | None) -> str:
+    """The pattern's under vjp; other claims keep theirs, which says where the gradient is wrong."""
+    return pattern.code if pattern is not None and result.claim == "vjp" else result.code
+
+
+def _measured(found: Diagnosis | None, *, vjp: bool) -> Iterator[str]:
+    """The pattern, with what it leaves, and the arguments whose gradients are right."""
+    pattern = found.pattern if found is not None else None
+    if found is not None and pattern is not None:
+        said = "" if pattern.code != "GV199" and vjp else f"{pattern.said}; "
+        left = f"{pattern.residual:.0e} is left" if pattern.residual else "nothing is left"
+        yield f"pattern        {said}{left} once that is taken out{_right(found.right)}"
+
+
+def _right(names: tuple[str, ...]) -> str:
+    listed = ", ".join(f"`{n}`" for n in names)
+    return f"; {listed} {'is' if len(names) == 1 else 'are'} right" if names else ""
 
 
 _NOT_REAL = re.compile(r"\bindices\b|tensors used as ind|int64|\bLong\b|LongTensor|boolean mask|bool tensor", re.I)
@@ -91,8 +119,10 @@ def _is_withheld(spec: Spec, e: Evidence) -> bool:
     return held and e.worst is not None and e.worst.analytic == 0 and abs(e.worst.numeric) > e.worst.error
 
 
-def _summary(spec: Spec, result: Result, verdict: Verdict) -> str:
+def _summary(spec: Spec, result: Result, verdict: Verdict, pattern: Pattern | None) -> str:
     e = verdict.evidence
+    if pattern is not None and _code(result, pattern) != result.code:
+        return f"{TITLES[pattern.code]}: {pattern.said}"
     if result.code == "GV112" and result.outcome is Outcome.FAIL:
         returned = "jvp returns a tangent" if e.claim == "jvp" else "backward returns a gradient"
         return f"{TITLES['GV112']}: the forward is flat, {returned} for `{_argument(spec, e)}`"

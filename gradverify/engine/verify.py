@@ -287,7 +287,8 @@ class _Trial:
             )
             result = msgspec.structs.replace(result, finding=finding, reason=said)
             return _unverifiable(result) if result.code == "GV904" else result
-        return msgspec.structs.replace(result, finding=explain(self.spec, result, runs=found.shrinks))
+        told = explain(self.spec, result, runs=found.shrinks)
+        return msgspec.structs.replace(result, finding=told, code=result.code if told is None else told.code)
 
     def _replayed(self, verdict: Verdict) -> Verdict:
         """A failure counts when the same case fails again."""
@@ -327,7 +328,9 @@ def _why(found: Found) -> str:
 def _expected(spec: Spec, result: Result) -> Result:
     """A declared failure (xfail) is no failure; one that passes is."""
     keys: Mapping[str, str] = spec.xfail
-    hit = next((k for k in keys if k == result.claim or (result.code and matches(result.code, k))), None)
+    # A pattern has a code of its own; that of the claim's family stands for any.
+    codes = [c for c in (result.code, result.worst.code if result.worst else "") if c]
+    hit = next((k for k in keys if k == result.claim or any(matches(c, k) for c in codes)), None)
     if hit is None or result.outcome is Outcome.SKIP:
         return result
     if result.outcome is Outcome.PASS and not result.code:

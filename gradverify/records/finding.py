@@ -19,7 +19,8 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Why a claim failed or could not be judged, for people and machines.
 
-    `lines` are the measured facts in words, one a line, in the order in which they are printed.
+    `lines` are the measured facts in words, one a line, in the order in which they are printed. `pattern`: what was
+    measured of a wrong gradient as a whole, in words; empty where nothing fits.
     """
 
     code: str
@@ -29,3 +30,4 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     location: Location | None = None
     minimal: Case | None = None
     replay_id: str | None = None
+    pattern: str = ""
