@@ -612,7 +612,7 @@ def _triton_backward(
     common = (_sizes(q, k), (call.lo or 0, call.hi or 0), call.scale, call.scale * LOG2E)
     inputs = (q, k, v, addressed, do, lse, delta)
     strides = (q.stride(), k.stride(), v.stride(), ms, do.stride())
-    dq = dk = dv = dmask = q.new_empty(0)
+    dq, dk, dv, dmask = (q.new_empty(0) for _ in range(4))
     if wants & _WANT_KV:
         dk, dv = _like(k, k.shape[1], k.shape[3]), _like(v, v.shape[1], v.shape[3])
         launch(
@@ -719,13 +719,14 @@ def _plain_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: _
 
 
 def _plain_backward(
-    do: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, o: Tensor, lse: Tensor, call: _Call, wants: int
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, _o: Tensor, lse: Tensor, call: _Call, wants: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dq = dk = dv = dmask = q.new_empty(0)
+    dq, dk, dv, dmask = (q.new_empty(0) for _ in range(4))
     with _exactly(q):
         u, x, y, z = do.to(lse.dtype), q.to(lse.dtype), _spread(k, q), _spread(v, q)
         p = torch.exp2(_scores(x, y, mask, call) * LOG2E - lse.unsqueeze(-1))
-        ds = p * (u @ z.mT - (u * o).sum(-1, keepdim=True))
+        dp = u @ z.mT
+        ds = p * (dp - (p * dp).sum(-1, keepdim=True))  # <p, dp> is <u, o>, but cancels exactly where p is 0 and 1
         if wants & _WANT_Q:
             dq = _like(q, q.shape[1], q.shape[3]).copy_(call.scale * (ds @ y))
         if wants & _WANT_KV:
@@ -741,7 +742,7 @@ def _plain_jvp(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
-    o: Tensor,
+    _o: Tensor,
     lse: Tensor,
     tangents: tuple[Tensor, Tensor, Tensor, Tensor | None],
     call: _Call,
@@ -752,7 +753,7 @@ def _plain_jvp(
         p = torch.exp2(_scores(x, y, mask, call) * LOG2E - lse.unsqueeze(-1))
         ts = call.scale * (tq.to(lse.dtype) @ y.mT + x @ _spread(tk, q).mT)
         ts = p * (ts if tmask is None else ts + tmask)
-        to = ts @ _spread(v, q) - ts.sum(-1, keepdim=True) * o + p @ _spread(tv, q)
+        to = (ts - p * ts.sum(-1, keepdim=True)) @ _spread(v, q) + p @ _spread(tv, q)
     return _like(q, q.shape[1], v.shape[-1]).copy_(to)
 
 
