@@ -708,6 +708,17 @@ def _gathered(t: Tensor, k: Tensor) -> Tensor:
     return t.unflatten(1, (k.shape[1], t.shape[1] // k.shape[1])).sum(2).to(k.dtype)
 
 
+def _centred(p: Tensor, t: Tensor) -> Tensor:
+    """p (t - <p, t>), row by row: the softmax's derivative. t is taken relative to where p is largest.
+
+    So nothing cancels where the softmax is saturated: neither in t - <p, t> at the largest p, nor in <p, t>.
+    """
+    if not p.shape[-1]:
+        return p
+    t = t - t.gather(-1, p.detach().argmax(-1, keepdim=True))
+    return p * (t - (p * t).sum(-1, keepdim=True))
+
+
 def _plain_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: _Call) -> tuple[Tensor, Tensor]:
     o = _like(q, q.shape[1], v.shape[-1])
     with _exactly(q):
@@ -725,8 +736,7 @@ def _plain_backward(
     with _exactly(q):
         u, x, y, z = do.to(lse.dtype), q.to(lse.dtype), _spread(k, q), _spread(v, q)
         p = torch.exp2(_scores(x, y, mask, call) * LOG2E - lse.unsqueeze(-1))
-        dp = u @ z.mT
-        ds = p * (dp - (p * dp).sum(-1, keepdim=True))  # <p, dp> is <u, o>, but cancels exactly where p is 0 and 1
+        ds = _centred(p, u @ z.mT)
         if wants & _WANT_Q:
             dq = _like(q, q.shape[1], q.shape[3]).copy_(call.scale * (ds @ y))
         if wants & _WANT_KV:
@@ -752,8 +762,7 @@ def _plain_jvp(
         x, y = q.to(lse.dtype), _spread(k, q)
         p = torch.exp2(_scores(x, y, mask, call) * LOG2E - lse.unsqueeze(-1))
         ts = call.scale * (tq.to(lse.dtype) @ y.mT + x @ _spread(tk, q).mT)
-        ts = p * (ts if tmask is None else ts + tmask)
-        to = (ts - p * ts.sum(-1, keepdim=True)) @ _spread(v, q) + p @ _spread(tv, q)
+        to = _centred(p, ts if tmask is None else ts + tmask) @ _spread(v, q) + p @ _spread(tv, q)
     return _like(q, q.shape[1], v.shape[-1]).copy_(to)
 
 
@@ -778,12 +787,11 @@ def _second(
         dead = (s == -math.inf).all(-1, keepdim=True)
         p = s.masked_fill(dead, 0).softmax(-1).masked_fill(dead, 0)
         ts = a * (tx @ y.mT + x @ ty.mT)
-        ts = p * (ts if tmask is None else ts + tmask)
-        tp = ts - p * ts.sum(-1, keepdim=True)
-        dp, tdp = u @ z.mT, tu @ z.mT + u @ tz.mT
-        away = dp - (p * dp).sum(-1, keepdim=True)
-        ds = p * away
-        tds = tp * away + p * (tdp - (tp * dp + p * tdp).sum(-1, keepdim=True))
+        tp = _centred(p, ts if tmask is None else ts + tmask)
+        dp = u @ z.mT
+        ds = _centred(p, dp)
+        turned = tp * (dp - (p * dp).sum(-1, keepdim=True))
+        tds = turned - p * turned.sum(-1, keepdim=True) + _centred(p, tu @ z.mT + u @ tz.mT)
         to = tp @ z + p @ tz
         tdq = a * (tds @ y + ds @ ty)
         tdk, tdv = a * (tds.mT @ x + ds.mT @ tx), tp.mT @ u + p.mT @ tu
