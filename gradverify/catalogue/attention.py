@@ -1,18 +1,20 @@
-"""Fused attention: softmax(scale q kᵀ + mask) v by tiles, in memory linear in the sequence; forward, backward and JVP.
+"""Fused attention: softmax(scale q kᵀ + mask) v by tiles, in memory linear in the sequence; backward and JVP as well.
 
-This file needs torch, and triton for CUDA: copy it as it is. Its sections: settings, kernels, launches, the same in plain
-PyTorch, registered ops, autograd, the function `attention` with its checks.
+This file needs torch, and triton for CUDA: copy it as it is. Its sections: settings, kernels, launches, the same in
+plain PyTorch, registered ops, autograd, the function `attention` with its checks.
 
-Backends. A CUDA tensor runs the Triton kernels; any other device runs plain PyTorch through the same autograd Functions,
-with the same saved tensors; meta tensors give shapes. The kernels are generic in the dtype and run in Triton's interpreter
-on a CPU too (`backend="interpret"`), so that they can be verified in float64 without a GPU.
+Backends. A CUDA tensor runs the Triton kernels; any other device runs plain PyTorch through the same autograd
+Functions, with the same saved tensors; meta tensors give shapes. The kernels are generic in the dtype and run in
+Triton's interpreter on a CPU too (`backend="interpret"`), so that they can be verified in float64 without a GPU.
 
 There is no dropout on the attention weights.
 
 Source: Dao, FlashAttention-2, 2023, arXiv:2307.08691; Milakov, Gimelshein 2018, arXiv:1805.02867 (online softmax).
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# Kernels are not annotated but for their compile-time arguments: Triton evaluates annotations.
+# ruff: noqa: ANN001, ANN202, FBT003
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ import torch
 from torch import Tensor
 
 try:
-    import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    import triton
+    import triton.language as tl
 except ImportError:  # plain PyTorch remains
     triton = None
 
@@ -74,11 +76,11 @@ _TABLE: dict[tuple[int, int], Tiles] = {
 
 # ----------------------------------------------------------------------------------------------------- kernels
 #
-# A program of `_forward_kernel`, `_dq_kernel` and `_jvp_kernel` owns rows of q of one head, one of `_dkdv_kernel` rows of
-# k of one head of k and v, over all heads of q in its group: nothing is added up by two programs, so that results do not
-# depend on their order. Row i of q sees key j where i + lo <= j <= i + hi: causal and sliding windows alike. Tiles that lie
-# inside that band are computed without looking at it. Scalars derived from positions of tiles are 64-bit where they
-# multiply a stride.
+# A program of `_forward_kernel`, `_dq_kernel` and `_jvp_kernel` owns rows of q of one head, one of `_dkdv_kernel` rows
+# of k of one head of k and v, over all heads of q in its group: nothing is added up by two programs, so that results do
+# not depend on their order. Row i of q sees key j where i + lo <= j <= i + hi: causal and sliding windows alike. Tiles
+# that lie inside that band are computed without looking at it. Positions of tiles are 64-bit where they multiply a
+# stride.
 
 
 def _jit(kernel: Callable[..., Any]) -> Any:
@@ -86,7 +88,9 @@ def _jit(kernel: Callable[..., Any]) -> Any:
 
 
 @_jit
-def _load_rows(ptr, strides, first, n_rows, N: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EDGE: tl.constexpr):
+def _load_rows(
+    ptr, strides, first, n_rows, N: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, EDGE: tl.constexpr
+):
     """Rows first ... first + ROWS - 1 of a matrix [n_rows, N], as [ROWS, COLS] with zeros beyond its edges."""
     row = tl.arange(0, ROWS)[:, None]
     col = tl.arange(0, COLS)[None, :]
@@ -112,7 +116,7 @@ def _store_rows(ptr, x, strides, first, n_rows, N: tl.constexpr, ROWS: tl.conste
 @_jit
 def _logits(s, mask, mask_strides, row, col, sq, sk, band, MASK: tl.constexpr, EDGE: tl.constexpr,
             HAS_LO: tl.constexpr, HAS_HI: tl.constexpr):  # fmt: skip
-    """Add the mask to base-2 logits s; -inf where row i does not see column j. row, col: [M, 1], [1, N] or transposed."""
+    """Base-2 logits s with the mask; -inf where row i does not see column j. row, col: [M, 1], [1, N] or transposed."""
     if MASK != 0:
         at = mask + row.to(tl.int64) * mask_strides[0] + col.to(tl.int64) * mask_strides[1]
         inside = (row < sq) & (col < sk)
@@ -132,9 +136,9 @@ def _logits(s, mask, mask_strides, row, col, sq, sk, band, MASK: tl.constexpr, E
 
 @_jit
 def _columns_seen(first, sk, band, M: tl.constexpr, N: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr):
-    """Of rows first ... first + M - 1: begin <= full_begin <= full_end, end. Between the full ones every tile is seen whole.
+    """Of rows first ... first + M - 1: begin <= full_begin <= full_end, end, the columns that they see.
 
-    begin and both full ones are multiples of N.
+    Between the full ones every tile is seen whole. begin and both full ones are multiples of N.
     """
     begin = first * 0
     end = begin + sk
@@ -168,7 +172,7 @@ def _rows_seeing(first, sq, sk, band, M: tl.constexpr, N: tl.constexpr, HAS_LO: 
 
 @_jit
 def _program(n_rows, heads, M: tl.constexpr, LAST_FIRST: tl.constexpr):
-    """Which tile of which head of which batch this program owns: first row, batch, head. Long rows are started first."""
+    """The tile that this program owns: first row, batch, head. Where later rows see more, they are started first."""
     tiles = tl.cdiv(n_rows, M)
     pid = tl.program_id(0)
     tile = pid % tiles
@@ -206,7 +210,7 @@ def _forward_kernel(q, k, v, mask, o, lse, qs, ks, vs, ms, os, sizes, band, scal
                     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
                     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr,
                     MASK: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """o [b, h, m, dv] and lse [b, h, m], contiguous, +inf for a row that sees nothing."""
+    """Store o [b, h, m, dv] and lse [b, h, m], contiguous, +inf for a row that sees nothing."""
     heads, group, sq, sk = sizes
     first, b, h = _program(sq, heads, BLOCK_M, HAS_HI)
     q += b * qs[0] + h * qs[1]
@@ -246,7 +250,7 @@ def _forward_kernel(q, k, v, mask, o, lse, qs, ks, vs, ms, os, sizes, band, scal
 @_jit
 def _delta_kernel(do, o, delta, dos, os, heads, sq,
                   DV: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """delta [b, h, m] = <do, o>, row by row."""
+    """Store delta [b, h, m] = <do, o>, row by row."""
     first, b, h = _program(sq, heads, BLOCK_M, False)
     rows = first + tl.arange(0, BLOCK_M)
     u = _load_rows(do + b * dos[0] + h * dos[1], (dos[2], dos[3]), first, sq, DV, BLOCK_M, BLOCK_DV, True).to(ACC)
@@ -288,7 +292,7 @@ def _dkdv_kernel(q, k, v, mask, do, lse, delta, dk, dv, qs, ks, vs, ms, dos, dks
                  D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
                  BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr,
                  MASK: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """dk [b, hk, n, d] and dv [b, hk, n, dv], summed over the heads of q in the group."""
+    """Store dk [b, hk, n, d] and dv [b, hk, n, dv], summed over the heads of q in the group."""
     heads, group, sq, sk = sizes
     first, b, hk = _program(sk, heads // group, BLOCK_N, False)
     k += b * ks[0] + hk * ks[1]
@@ -357,7 +361,7 @@ def _dq_kernel(q, k, v, mask, do, lse, delta, dq, dmask, qs, ks, vs, ms, dos, dq
                D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
                BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr,
                MASK: tl.constexpr, DMASK: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """dq [b, h, m, d]; ds into dmask [b, h, m, n], contiguous and zero before, where DMASK."""
+    """Store dq [b, h, m, d]; ds into dmask [b, h, m, n], contiguous and zero before, where DMASK."""
     heads, group, sq, sk = sizes
     first, b, h = _program(sq, heads, BLOCK_M, HAS_HI)
     q += b * qs[0] + h * qs[1]
@@ -397,8 +401,8 @@ def _dq_kernel(q, k, v, mask, do, lse, delta, dq, dmask, qs, ks, vs, ms, dos, dq
 
 
 @_jit
-def _jvp_loop(acc, mean, q, tq, top, k, v, tk, tv, mask, tmask, ks, vs, tks, tvs, ms, tms, row, begin, end, sq, sk, band,
-              scale, scale2,
+def _jvp_loop(acc, mean, q, tq, top, k, v, tk, tv, mask, tmask, ks, vs, tks, tvs, ms, tms, row, begin, end, sq, sk,
+              band, scale, scale2,
               EDGE: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
               BLOCK_N: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr, MASK: tl.constexpr,
               TMASK: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
@@ -431,7 +435,7 @@ def _jvp_kernel(q, k, v, mask, o, lse, tq, tk, tv, tmask, to, qs, ks, vs, ms, os
                 D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
                 BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr,
                 MASK: tl.constexpr, TMASK: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """o' [b, h, m, dv] = (p (s' - sum p s')) v + p v', with p = 2^(s - lse) from the saved lse."""
+    """Store o' [b, h, m, dv] = (p (s' - sum p s')) v + p v', with p = 2^(s - lse) from the saved lse."""
     heads, group, sq, sk = sizes
     first, b, h = _program(sq, heads, BLOCK_M, HAS_HI)
     q += b * qs[0] + h * qs[1]
@@ -466,8 +470,8 @@ def _jvp_kernel(q, k, v, mask, o, lse, tq, tk, tv, tmask, to, qs, ks, vs, ms, os
             tl.minimum(full_begin, end), sq, sk, band, scale_1, scale_2,
             True, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, HAS_LO, HAS_HI, MASK, TMASK, PRECISION)  # fmt: skip
     acc, mean = _jvp_loop(
-        acc, mean, qt, tqt, top, k, v, tk, tv, mask, tmask, kn, vn, tkn, tvn, mn, tmn, row, full_begin, full_end, sq, sk,
-        band, scale_1, scale_2,
+        acc, mean, qt, tqt, top, k, v, tk, tv, mask, tmask, kn, vn, tkn, tvn, mn, tmn, row, full_begin, full_end, sq,
+        sk, band, scale_1, scale_2,
         False, D, DV, BLOCK_D, BLOCK_DV, BLOCK_N, HAS_LO, HAS_HI, MASK, TMASK, PRECISION)  # fmt: skip
     acc, mean = _jvp_loop(
         acc, mean, qt, tqt, top, k, v, tk, tv, mask, tmask, kn, vn, tkn, tvn, mn, tmn, row, full_end, end, sq, sk,
@@ -678,7 +682,7 @@ def _triton_jvp(
 
 # -------------------------------------------------------------------------------------- the same in plain PyTorch
 #
-# [b, h, m, n] scores in memory, and otherwise what the kernels do: lse in units of log 2, +inf for rows that see nothing.
+# [b, h, m, n] scores in memory, and otherwise what the kernels do: lse in units of log 2, +inf where nothing is seen.
 
 
 def _exactly(t: Tensor) -> AbstractContextManager[Any]:
@@ -688,7 +692,7 @@ def _exactly(t: Tensor) -> AbstractContextManager[Any]:
 
 
 def _scores(q: Tensor, k: Tensor, mask: Tensor | None, call: _Call) -> Tensor:
-    """scale q kᵀ + mask, -inf where row i does not see column j; q and k of as many heads."""
+    """Scale q kᵀ + mask, -inf where row i does not see column j; q and k of as many heads."""
     s = call.scale * (q @ k.mT)
     if mask is not None:
         s = s.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else s + mask
@@ -699,17 +703,18 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None, call: _Call) -> Tensor:
 
 
 def _spread(t: Tensor, q: Tensor) -> Tensor:
-    """k or v in the accumulator's dtype, its heads repeated to those of q."""
+    """Return k or v in the accumulator's dtype, its heads repeated to those of q."""
     return t.to(_accumulator(q.dtype)).repeat_interleave(q.shape[1] // t.shape[1], 1)
 
 
 def _gathered(t: Tensor, k: Tensor) -> Tensor:
     """A gradient by spread heads as one by those of k: the sum over each group, in k's dtype."""
-    return t.unflatten(1, (k.shape[1], t.shape[1] // k.shape[1])).sum(2).to(k.dtype)
+    by_group: Tensor = t.unflatten(1, (k.shape[1], t.shape[1] // k.shape[1])).sum(2)
+    return by_group.to(k.dtype)
 
 
 def _centred(p: Tensor, t: Tensor) -> Tensor:
-    """p (t - <p, t>), row by row: the softmax's derivative. t is taken relative to where p is largest.
+    """Return p (t - <p, t>), row by row: the softmax's derivative. t is taken relative to where p is largest.
 
     So nothing cancels where the softmax is saturated: neither in t - <p, t> at the largest p, nor in <p, t>.
     """
@@ -771,7 +776,7 @@ def _second(
     tangents: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
     call: _Call,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """The attention's output and gradients (o, dq, dk, dv, dmask), differentiated along a direction of q, k, v, mask, do.
+    """Output and gradients (o, dq, dk, dv, dmask), differentiated along a direction of q, k, v, mask and do.
 
     Both derivatives of backward are this one: forward mode by definition, and reverse mode because the gradient of
     <g, backward> by the primals is the derivative of backward along g (second derivatives are symmetric), and that by
@@ -801,12 +806,14 @@ def _second(
 
 # ---------------------------------------------------------------------------------------------- registered ops
 #
-# What torch.compile, torch.export and fake tensors see. Their names end in the name of this module once it is copied, so
-# that the copy and the original can be loaded side by side.
+# What torch.compile, torch.export and fake tensors see. Their names end in the name of this module once it is copied,
+# so that the copy and the original can be loaded side by side.
 
 _WANT_Q, _WANT_KV, _WANT_MASK = 1, 2, 4
 
-_SUFFIX = "" if __name__ == "gradverify.catalogue.attention" else "_" + "".join(c if c.isalnum() else "_" for c in __name__)
+_SUFFIX = (
+    "" if __name__ == "gradverify.catalogue.attention" else "_" + "".join(c if c.isalnum() else "_" for c in __name__)
+)
 
 
 def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:
@@ -824,7 +831,7 @@ def _forward_op(
     backend: str,
     tiles: list[int],
 ) -> tuple[Tensor, Tensor]:
-    """o and lse."""
+    """Return o and lse."""
     run = _plain_forward if backend == "torch" else _triton_forward
     return run(q, k, v, mask, _Call(scale, lo, hi, backend, tuple(tiles)))
 
@@ -877,12 +884,14 @@ _jvp = _operator("jvp")(_jvp_op)
 
 
 @_forward.register_fake
-def _forward_fake(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _forward_fake(q: Tensor, _k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return _like(q, q.shape[1], v.shape[-1]), q.new_empty(q.shape[:3], dtype=_accumulator(q.dtype))
 
 
 @_backward.register_fake
-def _backward_fake(do: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *others: Any) -> tuple[Tensor, ...]:
+def _backward_fake(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *others: Any
+) -> tuple[Tensor, ...]:
     del do
     wants, none = others[-1], lambda: q.new_empty(0)
     dq = _like(q, q.shape[1], q.shape[3]) if wants & _WANT_Q else none()
@@ -893,8 +902,7 @@ def _backward_fake(do: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | N
 
 
 @_jvp.register_fake
-def _jvp_fake(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
-    del k
+def _jvp_fake(q: Tensor, _k: Tensor, v: Tensor, *_: Any) -> Tensor:
     return _like(q, q.shape[1], v.shape[-1])
 
 
@@ -1019,14 +1027,14 @@ class Attention(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """Return dq, dk, dv, dmask."""
         needs = ctx.needs_input_grad[:4]
-        found = AttentionBackward.apply(cotangents[0], *ctx.saved_tensors, ctx.call, _wants(needs))  # type: ignore[no-untyped-call]
+        found = AttentionBackward.apply(cotangents[0], *ctx.saved_tensors, ctx.call, _wants(needs))
         return (*_asked(found, needs), None)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, None]:
         """Return the tangent of o."""
         saved = ctx.saved_tensors
-        found = AttentionJvp.apply(*saved, *_tangents(saved[:4], tangents[:4]), ctx.call)  # type: ignore[no-untyped-call]
+        found = AttentionJvp.apply(*saved, *_tangents(saved[:4], tangents[:4]), ctx.call)
         return cast("Tensor", found), None
 
 
@@ -1120,7 +1128,7 @@ class AttentionJvp(torch.autograd.Function):
         if any(needs[:4]):
             second = _asked(_second((*primals, u), (*along, None), ctx.call)[1:], needs[:4])
         if any(needs[6:10]):
-            found = AttentionBackward.apply(u, *saved[:6], ctx.call, _wants(needs[6:10]))  # type: ignore[no-untyped-call]
+            found = AttentionBackward.apply(u, *saved[:6], ctx.call, _wants(needs[6:10]))
             first = _asked(found, needs[6:10])
         return (*second, None, None, *first, None)
 
@@ -1161,19 +1169,20 @@ def attention(
 ) -> Tensor:
     """Softmax attention, o = softmax(scale q kᵀ + mask) v, keeping only o and one number per row for backward.
 
-    Row i sees key j where the mask, `causal` and `window` all allow it. A row that sees nothing gives 0, and gradients 0.
-    The diagonal is j = i + c with c = 0 (`upper_left`) or c = n - m (`lower_right`):
+    Row i sees key j where the mask, `causal` and `window` all allow it. A row that sees nothing gives 0, and gradients
+    0. The diagonal is j = i + c with c = 0 (`upper_left`) or c = n - m (`lower_right`):
 
         causal           j <= i + c
         window (l, r)    i + c - l <= j <= i + c + r; None is no bound; an int w is (w, w), and (w, 0) where causal
 
-    Both alignments agree for as many rows as keys. `lower_right` is that of decoding with cached keys (the last row sees
-    all keys), `upper_left` that of `is_causal=True` of torch's scaled_dot_product_attention.
+    Both alignments agree for as many rows as keys. `lower_right` is that of decoding with cached keys (the last row
+    sees all keys), `upper_left` that of `is_causal=True` of torch's scaled_dot_product_attention.
 
     Deterministic: backward makes dk and dv in one kernel and dq in another, and nothing is added up in an order that
     varies. Extra memory is O(m) beside the gradients; a mask that requires grad costs its own gradient in full,
-    [b, h, m, n], also where it broadcasts. Second derivatives are right, but made in plain PyTorch with all scores in memory.
-    Forward mode over forward mode is refused. Under autocast q, k and v are cast to its dtype, unless they are float64.
+    [b, h, m, n], also where it broadcasts. Second derivatives are right, but made in plain PyTorch with all scores in
+    memory. Forward mode over forward mode is refused. Under autocast q, k and v are cast to its dtype, unless they are
+    float64.
 
     Args:
         q: [b, h, m, d], float16, bfloat16, float32 or float64; any strides. h is a multiple of hk: grouped queries.
@@ -1197,8 +1206,9 @@ def attention(
         ValueError: a shape or an option does not fit, devices differ, or the kernels cannot take this head_dim.
         RuntimeError: the backend is not to be had: Triton is missing, or the device has none.
 
-    Source: Dao 2023, arXiv:2307.08691; Shazeer 2019, arXiv:1911.02150, and Ainslie et al. 2023, arXiv:2305.13245 (groups).
+    Source: Dao 2023, arXiv:2307.08691; Shazeer 2019, arXiv:1911.02150; Ainslie et al. 2023, arXiv:2305.13245 (groups).
     """
+    q, k, v = map(_autocast, (q, k, v))
     _check_tensors(q, k, v)
     _check_mask(mask, q, k)
     lo, hi = _band(q.shape[2], k.shape[2], causal=causal, align=align, window=window)
@@ -1206,12 +1216,18 @@ def attention(
     if not isinstance(scale, float | int) or not math.isfinite(scale):
         raise ValueError(f"attention: scale must be a finite number, got {scale!r}; None is 1 / sqrt(d).")
     call = _Call(float(scale), lo, hi, _backend(backend, q, v, tiles), () if tiles is None else sum(astuple(tiles), ()))
-    if q.device.type != "meta" and torch.is_autocast_enabled(q.device.type) and q.dtype != torch.float64:
-        q, k, v = (t.to(torch.get_autocast_dtype(q.device.type)) for t in (q, k, v))
     mask = None if mask is None else mask[(None,) * (4 - mask.ndim)]
     if torch.compiler.is_compiling():  # it cannot trace a Function with a jvp
         return cast("Tensor", _forward(q, k, v, mask, *call.flat())[0])
-    return cast("Tensor", Attention.apply(q, k, v, mask, call)[0])  # type: ignore[no-untyped-call]
+    return cast("Tensor", Attention.apply(q, k, v, mask, call)[0])
+
+
+def _autocast(t: Tensor) -> Tensor:
+    """The tensor as autocast wants it: in its dtype where it is on and t neither float64 nor integer."""
+    device = t.device.type
+    if device == "meta" or t.dtype == torch.float64 or not t.is_floating_point():
+        return t
+    return t.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else t
 
 
 def _band(
@@ -1227,8 +1243,8 @@ def _band(
         raise ValueError(f"attention: window must count keys from 0 on, got {window}; None is no bound on that side.")
     if causal and right:
         raise ValueError(
-            f"attention: causal shows no key right of the diagonal, but window is {window}; pass window=({left}, 0), or "
-            "causal=False."
+            f"attention: causal shows no key right of the diagonal, but window is {window}; pass "
+            f"window=({left}, 0), or causal=False."
         )
     right = 0 if causal else right
     offset = columns - rows if align == "lower_right" else 0
@@ -1281,8 +1297,8 @@ def _check_mask(mask: Tensor | None, q: Tensor, k: Tensor) -> None:
     shape = (*q.shape[:3], k.shape[2])
     if mask.ndim > 4 or any(n not in (1, s) for n, s in zip(reversed(mask.shape), reversed(shape), strict=False)):
         raise ValueError(
-            f"attention: mask {tuple(mask.shape)} must broadcast to the scores {tuple(shape)}; for one of keys per batch "
-            "pass mask[:, None, None, :]."
+            f"attention: mask {tuple(mask.shape)} must broadcast to the scores {tuple(shape)}; for one of "
+            "keys per batch pass mask[:, None, None, :]."
         )
 
 
@@ -1302,7 +1318,7 @@ def _backend(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> str:
             f"attention: backend {backend!r} needs triton, which is not installed; `pip install triton`, or pass "
             "backend='torch', which keeps all scores in memory."
         )
-    if INTERPRETED != (backend == "interpret"):
+    if (backend == "interpret") != INTERPRETED:
         raise RuntimeError(
             f"attention: backend {backend!r}, but triton was imported with{'' if INTERPRETED else 'out'} "
             f"TRITON_INTERPRET=1; {'unset it' if INTERPRETED else 'set it'} before Python starts, or pass "
@@ -1333,6 +1349,6 @@ def _check_tiles(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> Non
     for name, tile in () if tiles is None else vars(tiles).items():
         if len(tile) != 4 or any(n < 1 or n & (n - 1) for n in tile[:3]) or min(tile[:2]) < least or tile[3] < 1:
             raise ValueError(
-                f"attention: tiles.{name} must be (rows, columns, num_warps, num_stages), the first three powers of 2 and "
-                f"tiles from {least} on, got {tile}; None takes those of the table."
+                f"attention: tiles.{name} must be (rows, columns, num_warps, num_stages), the first three powers "
+                f"of 2 and tiles from {least} on, got {tile}; None takes those of the table."
             )

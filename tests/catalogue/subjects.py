@@ -120,6 +120,34 @@ def draw_loss(g: torch.Generator, n: int, c: int) -> tuple[Primals, Primals]:
     return (4 * normal(g, n, c),), (torch.randint(0, c, (n,), generator=g), positive(g, n), positive(g, c))
 
 
+def all_scores(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+    align: str = "lower_right",
+    window: int | tuple[int | None, int | None] | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention as it is defined, with one boolean for every score."""
+    m, n = q.shape[2], k.shape[2]
+    k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
+    diagonal = n - m if align == "lower_right" else 0
+    ahead = torch.arange(n) - torch.arange(m)[:, None] - diagonal
+    left, right = window if isinstance(window, tuple) else (window, window)
+    seen = torch.ones_like(ahead, dtype=torch.bool)
+    for bound, inside in ((left, lambda w: ahead >= -w), (0 if causal else right, lambda w: ahead <= w)):
+        seen = seen if bound is None else seen & inside(bound)
+    scores = (q.shape[-1] ** -0.5 if scale is None else scale) * q @ k.mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    scores = scores.masked_fill(~seen, -torch.inf)
+    dead = (scores == -torch.inf).all(-1, keepdim=True)
+    return scores.masked_fill(dead, 0).softmax(-1).masked_fill(dead, 0) @ v
+
+
 def ste_subjects() -> list[Subject]:
     found = []
     for (qmin, qmax), channel in product(((-8, 7), (0, 15), (-1, 1)), (False, True)):

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 from gradverify.catalogue import matmul as ops
 from gradverify.catalogue.matmul import Tiles, matmul
+from tests.catalogue.apart import load, python
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 X, W, B = torch.ones(2, 3), torch.ones(3, 4), torch.ones(4)
 needs_triton = pytest.mark.skipif(ops.triton is None, reason="triton is not installed: pip install gradverify[triton]")
-
-
-def python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run Python as it would run for a user: warnings stay warnings, TRITON_INTERPRET only where it is given."""
-    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    env = {**kept, "PYTHONPATH": str(ROOT), **env}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
 @needs_triton
@@ -140,23 +128,7 @@ def test_autocast_casts_as_it_does_for_a_linear_layer() -> None:
     assert inside.dtype == torch.float32
 
 
-def load(path: Path, name: str) -> ModuleType:
-    made = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(made)
-    sys.modules[name] = module
-    made.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def names():
-    kept = dict(sys.modules)
-    yield
-    for name in set(sys.modules) - set(kept):
-        del sys.modules[name]
-
-
-@pytest.mark.usefixtures("names")
+@pytest.mark.usefixtures("modules_kept")
 def test_a_copy_registers_operators_of_its_own_and_loading_twice_does_no_harm(tmp_path: Path) -> None:
     path = Path(shutil.copy(ops.__file__, tmp_path / "fused.py"))
     first, again = load(path, "their.fused"), load(path, "their.fused")

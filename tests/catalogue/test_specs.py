@@ -16,9 +16,17 @@ SPECS = Path(__file__).parents[2] / "specs"
 OPS = sorted(f.stem for f in CATALOGUE.glob("[!_]*.py"))
 
 
-NOT_DRAWN = {"matmul": {"tiles"}}  # what changes how a result is computed, and not what it is
-DIFFERENTIABLE = {"lsq_quant": ("x", "step"), "reweighted_cross_entropy": ("logits",), "matmul": ("x", "w", "b")}
-EXACT = {"matmul"}  # the others are surrogates
+# What changes how a result is computed, and not what it is.
+NOT_DRAWN = {"matmul": {"tiles"}, "attention": {"backend", "tiles"}}
+DIFFERENTIABLE = {
+    "lsq_quant": ("x", "step"),
+    "reweighted_cross_entropy": ("logits",),
+    "matmul": ("x", "w", "b"),
+    "attention": ("q", "k", "v"),
+    "attention_bias": ("q", "k", "v", "mask"),
+    "attention_additive_mask": ("q", "k", "v", "mask"),
+}
+EXACT = {"matmul", "attention"}  # the others are surrogates
 
 
 def specs_of(op: str) -> list[Spec]:
@@ -43,5 +51,5 @@ def test_every_parameter_of_the_op_is_drawn_by_one_of_its_specs(op: str) -> None
 @pytest.mark.parametrize("op", OPS)
 def test_only_what_carries_a_gradient_is_differentiable(op: str) -> None:
     for spec in specs_of(op):
-        assert spec.differentiable() == DIFFERENTIABLE.get(op, ("x",))
+        assert spec.differentiable() == DIFFERENTIABLE.get(spec.name, DIFFERENTIABLE.get(op, ("x",)))
         assert spec.contract.kind == ("exact" if op in EXACT else "backward_of")

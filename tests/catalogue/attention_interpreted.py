@@ -1,0 +1,183 @@
+"""The Triton kernels of attention on a CPU: run by test_attention.py in a process with TRITON_INTERPRET=1."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradverify.catalogue.attention import Tiles, attention
+from tests.catalogue.subjects import all_scores, normal
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+BOUND = 1e-14
+TILES = Tiles((4, 8, 4, 1), (8, 4, 4, 1), (4, 4, 4, 1), (8, 8, 4, 1))
+# b, hk, group, m, n, d, dv
+SHAPES = ((2, 1, 2, 9, 13, 5, 5), (1, 2, 1, 13, 9, 3, 7), (1, 1, 3, 17, 16, 8, 8), (1, 1, 1, 1, 5, 4, 1))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(g: torch.Generator, shape: tuple[int, ...]) -> list[Tensor]:
+    b, hk, group, m, n, d, dv = shape
+    return [normal(g, b, hk * group, m, d), normal(g, b, hk, n, d), normal(g, b, hk, n, dv)]
+
+
+def error(mine: Tensor, theirs: Tensor) -> float:
+    """Relative to the norm, or absolute where that is 0; infinite where the shapes differ."""
+    if mine.shape != theirs.shape or mine.isnan().any():
+        return float("inf")
+    return ((mine - theirs).norm() / (theirs.norm() or 1)).item() if mine.numel() else 0.0
+
+
+def everything(f, primals: list[Tensor], tangents: list[Tensor], u: Tensor) -> tuple[Tensor, ...]:
+    """The value, the gradients and the forward derivative."""
+    leaves = [p.detach().requires_grad_() for p in primals]
+    y = f(*leaves)
+    return y.detach(), *torch.autograd.grad(y, leaves, u), torch.func.jvp(f, tuple(primals), tuple(tangents))[1]
+
+
+def worst(
+    primals: list[Tensor], *, tiles: Tiles = TILES, mask: Tensor | None = None, seed: int = 1, **options
+) -> float:
+    """The largest error of the kernels against all scores, of values, gradients and tangents."""
+    g = generator(1)
+    fixed = {} if mask is None else {"mask": mask}
+    fused = partial(attention, **fixed, **options, backend="interpret", tiles=tiles)
+    plain = partial(all_scores, **fixed, **options)
+    tangents = [normal(g, *p.shape) for p in primals]
+    u = normal(g, *primals[0].shape[:3], primals[2].shape[3])
+    found, wanted = (everything(f, primals, tangents, u) for f in (fused, plain))
+    return max(map(error, found, wanted))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("align", ["lower_right", "upper_left"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 3, (2, None), (None, 1), (0, 0)], ids=str)
+def test_values_gradients_and_tangents_are_those_of_all_scores(shape, align: str, causal: bool, window) -> None:
+    if causal and isinstance(window, tuple) and window[1]:
+        pytest.skip("causal shows nothing right of the diagonal")
+    primals = drawn(generator(), shape)
+    assert worst(primals, causal=causal, align=align, window=window) <= BOUND
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 32])
+@pytest.mark.parametrize("columns", [1, 4, 16])
+def test_tiles_do_not_matter(rows: int, columns: int) -> None:
+    primals = drawn(generator(2), (1, 1, 2, 7, 9, 3, 4))
+    assert worst(primals, tiles=Tiles.same(rows, columns), causal=True, window=4) <= BOUND
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 9, 13), (1, 4, 1, 13), (2, 1, 9, 1), (13,), (1, 1, 9, 13)], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_additive_mask_is_differentiated_too(shape: tuple[int, ...], causal: bool) -> None:
+    g = generator(3)
+    primals = [*drawn(g, (2, 2, 2, 9, 13, 5, 3)), normal(g, *shape)]
+    primals[3][torch.rand(shape, generator=g) < 0.3] = -torch.inf
+    assert worst(primals, causal=causal) <= BOUND
+    assert worst(primals[:3], mask=primals[3].float(), causal=causal) <= BOUND
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 9, 13), (4, 1, 13), (9, 1), ()], ids=str)
+def test_a_boolean_mask_hides(shape: tuple[int, ...]) -> None:
+    g = generator(4)
+    mask = torch.rand(shape, generator=g) < 0.6
+    assert worst(drawn(g, (2, 2, 2, 9, 13, 5, 3)), mask=mask) <= BOUND
+
+
+@pytest.mark.parametrize("hidden", ["boolean", "additive", "window", "causal", "no keys"])
+def test_rows_that_see_nothing_are_zero_with_zero_gradients(hidden: str) -> None:
+    primals = drawn(generator(5), (1, 1, 2, 11, 0 if hidden == "no keys" else 5, 3, 3))
+    see = torch.arange(11)[:, None].expand(11, 5) % 3 > 0
+    options: dict = {
+        "boolean": {"mask": see},
+        "additive": {"mask": torch.zeros(11, 5).masked_fill(~see, -torch.inf)},
+        "window": {"window": 1, "align": "upper_left"},
+        "causal": {"causal": True},
+        "no keys": {},
+    }[hidden]
+    q = primals[0].requires_grad_()
+    y = attention(*primals, **options, backend="interpret", tiles=TILES)
+    (dq,) = torch.autograd.grad(y.sum(), q)
+    dead = (all_scores(*primals, **options) == 0).all(-1)
+    assert dead.any()
+    assert not y[dead].any()
+    assert not dq[dead].any()
+    assert worst([p.detach() for p in primals], **options) <= BOUND
+
+
+@pytest.mark.parametrize("shift", [-3000.0, 3000.0])
+def test_logits_far_from_zero_change_nothing(shift: float) -> None:
+    """Tails of zeros beside logits of -3000: 2^(0 - lse) would be infinite."""
+    q, k, v = drawn(generator(6), (1, 1, 1, 9, 13, 5, 3))
+    q[..., 0], k[..., 0] = 1.0, shift
+    # Of a difference of logits near 3000, 4 of 16 digits are gone in either implementation.
+    assert worst([q, k, v], scale=1.0, causal=True) <= 1e4 * BOUND
+
+
+def test_strides_of_inputs_and_cotangents_do_not_matter() -> None:
+    primals = drawn(generator(7), (2, 2, 2, 9, 13, 5, 5))
+    laid = [
+        lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
+        lambda t: t.mT.contiguous().mT,
+        lambda t: t.repeat_interleave(2, -1)[..., ::2],
+        lambda t: t.repeat_interleave(3, -2)[..., 1::3, :],
+    ]
+    for q, k, v in itertools.product(laid, laid, laid[:2]):
+        assert worst([q(primals[0]), k(primals[1]), v(primals[2])]) <= BOUND
+    leaves = [p.detach().requires_grad_() for p in primals]
+    one = torch.ones((), dtype=torch.float64).expand(2, 4, 9, 5)
+    found, wanted = (
+        torch.autograd.grad(attention(*leaves, backend="interpret", tiles=TILES), leaves, u) for u in (one, one.clone())
+    )
+    assert all(map(torch.equal, found, wanted))
+
+
+def test_only_wanted_gradients_are_made() -> None:
+    g = generator(8)
+    primals = [*drawn(g, (1, 1, 2, 5, 6, 3, 3)), normal(g, 5, 6)]
+    u = normal(g, 1, 2, 5, 3)
+    whole = everything(partial(attention, backend="interpret", tiles=TILES), primals, primals, u)[1:5]
+    for mask in itertools.product((False, True), repeat=4):
+        leaves = [p.detach().requires_grad_(m) for p, m in zip(primals, mask, strict=True)]
+        if any(mask):
+            attention(*leaves, backend="interpret", tiles=TILES).backward(u)
+        for leaf, m, wanted in zip(leaves, mask, whole, strict=True):
+            assert torch.equal(leaf.grad, wanted) if m else leaf.grad is None
+
+
+def test_second_derivatives_and_batches_are_those_of_all_scores() -> None:
+    g = generator(9)
+    primals = [normal(g, 3, *p.shape) for p in drawn(g, (2, 1, 2, 4, 5, 3, 2))]
+
+    def second(f, *arguments: Tensor) -> tuple[Tensor, ...]:
+        once = lambda *a: sum((x**2).sum() for x in torch.func.vjp(f, *a)[1](torch.ones_like(f(*a))))  # noqa: E731
+        return torch.func.grad(once, argnums=(0, 1, 2))(*arguments)
+
+    fused, plain = partial(attention, causal=True, backend="interpret", tiles=TILES), partial(all_scores, causal=True)
+    found, wanted = (torch.func.vmap(partial(second, f))(*primals) for f in (fused, plain))
+    assert max(map(error, found, wanted)) <= BOUND
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_narrow_dtypes_lose_a_few_of_their_own_roundings(dtype: torch.dtype) -> None:
+    primals = [p.to(dtype) for p in drawn(generator(10), (1, 2, 2, 9, 13, 8, 8))]
+    u = normal(generator(11), 1, 4, 9, 8).to(dtype)
+    found = everything(partial(attention, backend="interpret", tiles=TILES, causal=True), primals, primals, u)
+    wide = [p.double() for p in primals]
+    wanted = everything(partial(all_scores, causal=True), wide, wide, u.double())
+    assert all(t.dtype == dtype for t in found)
+    assert max(error(a.double(), b) for a, b in zip(found, wanted, strict=True)) <= 4 * torch.finfo(dtype).eps
+
+
+def test_each_kernel_has_tiles_of_its_own() -> None:
+    primals = drawn(generator(12), (1, 1, 1, 5, 6, 3, 3))
+    for name in ("forward", "dkdv", "dq", "jvp"):
+        assert worst(primals, tiles=replace(Tiles.same(4, 4), **{name: (8, 2, 4, 1)})) <= BOUND

@@ -1,0 +1,205 @@
+"""The attention of the catalogue: its kernels in a process of their own, its backends, and copies of its file."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from gradverify.catalogue import attention as ops
+from gradverify.catalogue.attention import Tiles, attention
+from tests.catalogue.apart import load, python
+from tests.catalogue.subjects import all_scores, normal
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+HERE = Path(__file__).parent
+G = torch.Generator().manual_seed(0)
+Q, K, V = normal(G, 2, 4, 5, 3), normal(G, 2, 2, 7, 3), normal(G, 2, 2, 7, 6)
+needs_triton = pytest.mark.skipif(ops.triton is None, reason="triton is not installed: pip install gradverify[triton]")
+
+
+@needs_triton
+def test_the_kernels_are_right_in_the_interpreter() -> None:
+    suite = str(HERE / "attention_interpreted.py")
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", suite, TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+
+
+COMPILE = """
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from gradverify.catalogue import attention as ops
+
+class Absent:
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", 90, 32))
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device=None: 0)
+
+triton.runtime.driver.set_active(Absent())
+
+def launch(kernel, grid, *args, **options):
+    made = kernel.warmup(*args, grid=grid, **options)
+    print(kernel.fn.__name__, grid, "wgmma.mma_async" in made.asm["ptx"], made.metadata.shared <= 232448)
+
+ops.launch = launch
+shapes = ((2, 512, 4, 64), (2, 384, 2, 64), (2, 384, 2, 64))
+q, k, v = (torch.empty(s, dtype=torch.bfloat16, device="meta").transpose(1, 2).requires_grad_() for s in shapes)
+y = ops.attention(q, k, v, causal=True, backend="triton")
+torch.autograd.grad(y, (q, k, v), torch.empty_like(y))
+"""
+
+
+@needs_triton
+def test_every_launch_goes_through_launch_and_compiles_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    done = python("-c", COMPILE, TRITON_CACHE_DIR=str(tmp_path))
+    assert done.stdout.splitlines() == [
+        "_forward_kernel (32,) True True",
+        "_delta_kernel (32,) False True",
+        "_dkdv_kernel (12,) True True",
+        "_dq_kernel (32,) True True",
+    ], done.stderr[-2000:]
+
+
+WITHOUT = """
+import sys
+sys.modules["triton"] = None
+import torch
+from gradverify.catalogue import attention as ops
+x = torch.ones(1, 1, 2, 3, requires_grad=True)
+ops.attention(x, x, x).sum().backward()
+print(ops.triton, tuple(x.grad.shape))
+try:
+    ops.attention(x, x, x, backend="interpret")
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_without_triton_plain_pytorch_remains_and_the_rest_says_what_to_install() -> None:
+    done = python("-c", WITHOUT)
+    assert done.stdout.splitlines() == [
+        "None (1, 1, 2, 3)",
+        "attention: backend 'interpret' needs triton, which is not installed; `pip install triton`, or pass "
+        "backend='torch', which keeps all scores in memory.",
+    ], done.stderr[-2000:]
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"backend": "interpret"}, RuntimeError, r"imported without TRITON_INTERPRET=1; set it before Python starts"),
+        ({"backend": "triton"}, RuntimeError, r"needs a CUDA device, but q is on cpu; move q, k and v there"),
+    ],
+)
+def test_a_backend_that_is_not_to_be_had_is_refused(options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=rf"attention: backend '\w+'.* {message}"):
+        attention(Q, K, V, **options)
+
+
+@needs_triton
+def test_what_does_not_fit_into_shared_memory_is_refused_before_any_launch() -> None:
+    q = torch.empty(1, 1, 4, 320, device="meta", dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=r"head_dim up to 256, .* but q is \(1, 1, 4, 320\); pass backend='torch'"):
+        attention(q, q, q, backend="triton")
+    q, odd = q[..., :64], Tiles.same(48, 16)
+    with pytest.raises(ValueError, match=r"tiles.forward must be .* powers of 2 and tiles from 16 on, got \(48, 16"):
+        attention(q, q, q, backend="triton", tiles=odd)
+
+
+@pytest.mark.parametrize("align", ["lower_right", "upper_left"])
+def test_plain_pytorch_is_all_scores_too(align: str) -> None:
+    f, g = (partial(op, causal=True, align=align, window=4) for op in (attention, all_scores))
+    leaves = [t.clone().requires_grad_() for t in (Q, K, V)]
+    u = normal(torch.Generator().manual_seed(1), 2, 4, 5, 6)
+    found, wanted = (torch.autograd.grad(op(*leaves), leaves, u) for op in (f, g))
+    assert max((a - b).abs().max() for a, b in zip(found, wanted, strict=True)) < 1e-14
+
+
+def test_upper_left_is_the_causality_of_torch() -> None:
+    theirs = torch.nn.functional.scaled_dot_product_attention(Q, K, V, is_causal=True, enable_gqa=True)
+    assert (attention(Q, K, V, causal=True, align="upper_left") - theirs).abs().max() < 1e-15
+
+
+def test_the_last_row_sees_all_keys_by_default() -> None:
+    whole = attention(Q, K, V)
+    causal = attention(Q, K, V, causal=True)
+    assert (causal[:, :, -1] - whole[:, :, -1]).abs().max() < 1e-15
+    assert (causal[:, :, -2] - whole[:, :, -2]).abs().max() > 1e-3
+
+
+def test_nothing_of_the_size_of_the_scores_is_kept() -> None:
+    saved = []
+    q, k, v = (torch.ones(1, 1, 300, 2).requires_grad_() for _ in range(3))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        attention(q, k, v)
+    assert sorted(t.numel() for t in saved) == [300, 600, 600, 600, 600]
+
+
+def test_forward_mode_over_forward_mode_is_refused() -> None:
+    def f(q: torch.Tensor) -> torch.Tensor:
+        return attention(q, K, V)
+
+    with pytest.raises(NotImplementedError, match=r"forward mode over forward mode is not implemented; take one"):
+        torch.func.jvp(lambda q: torch.func.jvp(f, (q,), (q,))[1], (Q,), (Q,))
+
+
+def test_meta_tensors_give_shapes_and_dtypes() -> None:
+    q, k, v = (t.to("meta", torch.bfloat16).requires_grad_() for t in (Q, K, V))
+    y = attention(q, k, v, causal=True)
+    assert (y.shape, y.dtype, y.device.type) == ((2, 4, 5, 6), torch.bfloat16, "meta")
+    assert [g.shape for g in torch.autograd.grad(y, (q, k, v), torch.empty_like(y))] == [q.shape, k.shape, v.shape]
+
+
+def test_one_graph_under_compile_with_the_same_gradients() -> None:
+    compiled = torch.compile(partial(attention, causal=True), fullgraph=True, backend="aot_eager")
+    leaves = [t.clone().requires_grad_() for t in (Q, K, V)]
+    u = normal(torch.Generator().manual_seed(2), 2, 4, 5, 6)
+    found, wanted = (torch.autograd.grad(f(*leaves), leaves, u) for f in (compiled, partial(attention, causal=True)))
+    assert all(map(torch.equal, found, wanted))
+
+
+def test_the_registered_operators_pass_torchs_own_checks() -> None:
+    call = (3**-0.5, None, 2, "torch", [])
+    o, lse = ops._forward(Q, K, V, None, *call)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(ops._forward, (Q.clone().requires_grad_(), K, V, None, *call), test_utils=checks)
+    torch.library.opcheck(ops._backward, (o, Q, K, V, None, o, lse, *call, 7), test_utils=checks)
+    torch.library.opcheck(ops._jvp, (Q, K, V, None, o, lse, Q, K, V, None, *call), test_utils=checks)
+
+
+def test_the_saved_lse_has_no_gradient() -> None:
+    lse = ops._forward(Q.clone().requires_grad_(), K, V, None, 1.0, None, None, "torch", [])[1]
+    with pytest.raises(NotImplementedError, match=r"the saved lse has no gradient; differentiate the output"):
+        lse.sum().backward()
+
+
+def test_autocast_casts_all_three() -> None:
+    q = Q.float().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = attention(q, K.float(), V.bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert torch.autograd.grad(y.sum(), q)[0].dtype == torch.float32
+
+
+def test_heads_lie_in_memory_as_those_of_q() -> None:
+    q, k = (torch.ones(2, 5, 4, 3).transpose(1, 2) for _ in range(2))
+    assert attention(q, k, k).transpose(1, 2).is_contiguous()
+    assert attention(Q, K, V).is_contiguous()
+
+
+@pytest.mark.usefixtures("modules_kept")
+def test_a_copy_registers_operators_of_its_own_and_loading_twice_does_no_harm(tmp_path: Path) -> None:
+    path = Path(shutil.copy(ops.__file__, tmp_path / "fused.py"))
+    first, again = load(path, "their.fused"), load(path, "their.fused")
+    assert [str(m._forward._qualname) for m in (ops, first, again)] == [
+        "gradverify_catalogue::attention_forward",
+        "gradverify_catalogue::attention_forward_their_fused",
+        "gradverify_catalogue::attention_forward_their_fused",
+    ]
+    for module in (ops, first, again):
+        assert torch.equal(module.attention(Q, K, V), attention(Q, K, V))
