@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated
 BOUND = 1e-14
 TILES = Tiles((4, 8, 4, 1), (8, 4, 4, 1), (4, 4, 4, 1), (8, 8, 4, 1))
 # b, hk, group, m, n, d, dv
-SHAPES = ((2, 1, 2, 9, 13, 5, 5), (1, 2, 1, 13, 9, 3, 7), (1, 1, 3, 17, 16, 8, 8), (1, 1, 1, 1, 5, 4, 1))
+SHAPES = ((1, 1, 2, 9, 13, 5, 5), (2, 1, 1, 13, 9, 3, 7), (1, 2, 1, 8, 8, 4, 1))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -58,38 +58,47 @@ def worst(
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("align", ["lower_right", "upper_left"])
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("window", [None, 3, (2, None), (None, 1), (0, 0)], ids=str)
-def test_values_gradients_and_tangents_are_those_of_all_scores(shape, align: str, causal: bool, window) -> None:
-    if causal and isinstance(window, tuple) and window[1]:
-        pytest.skip("causal shows nothing right of the diagonal")
-    primals = drawn(generator(), shape)
-    assert worst(primals, causal=causal, align=align, window=window) <= BOUND
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"causal": True},
+        {"causal": True, "align": "upper_left"},
+        {"causal": True, "window": 3},
+        {"window": (2, None), "align": "upper_left"},
+        {"window": (None, 1), "scale": -0.7},
+        {"window": 0},
+    ],
+    ids=str,
+)
+def test_values_gradients_and_tangents_are_those_of_all_scores(shape: tuple[int, ...], options: dict) -> None:
+    assert worst(drawn(generator(), shape), **options) <= BOUND
 
 
-@pytest.mark.parametrize("rows", [1, 2, 8, 32])
-@pytest.mark.parametrize("columns", [1, 4, 16])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 16), (16, 2), (4, 4), (32, 32)])
 def test_tiles_do_not_matter(rows: int, columns: int) -> None:
     primals = drawn(generator(2), (1, 1, 2, 7, 9, 3, 4))
     assert worst(primals, tiles=Tiles.same(rows, columns), causal=True, window=4) <= BOUND
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 9, 13), (1, 4, 1, 13), (2, 1, 9, 1), (13,), (1, 1, 9, 13)], ids=str)
-@pytest.mark.parametrize("causal", [False, True])
-def test_an_additive_mask_is_differentiated_too(shape: tuple[int, ...], causal: bool) -> None:
+@pytest.mark.parametrize("shape", [(2, 2, 9, 13), (1, 2, 1, 13), (2, 1, 1, 13), (13,)], ids=str)
+def test_an_additive_mask_is_differentiated_too(shape: tuple[int, ...]) -> None:
     g = generator(3)
-    primals = [*drawn(g, (2, 2, 2, 9, 13, 5, 3)), normal(g, *shape)]
+    primals = [*drawn(g, (2, 1, 2, 9, 13, 5, 3)), normal(g, *shape)]
     primals[3][torch.rand(shape, generator=g) < 0.3] = -torch.inf
-    assert worst(primals, causal=causal) <= BOUND
-    assert worst(primals[:3], mask=primals[3].float(), causal=causal) <= BOUND
+    assert worst(primals, causal=len(shape) == 4) <= BOUND
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 9, 13), (4, 1, 13), (9, 1), ()], ids=str)
+def test_an_additive_mask_may_be_narrower_than_q() -> None:
+    g = generator(3)
+    assert worst(drawn(g, (1, 1, 1, 9, 13, 5, 3)), mask=normal(g, 9, 13).float(), causal=True) <= BOUND
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 9, 13), (2, 1, 13), (9, 1)], ids=str)
 def test_a_boolean_mask_hides(shape: tuple[int, ...]) -> None:
     g = generator(4)
     mask = torch.rand(shape, generator=g) < 0.6
-    assert worst(drawn(g, (2, 2, 2, 9, 13, 5, 3)), mask=mask) <= BOUND
+    assert worst(drawn(g, (2, 1, 2, 9, 13, 5, 3)), mask=mask) <= BOUND
 
 
 @pytest.mark.parametrize("hidden", ["boolean", "additive", "window", "causal", "no keys"])
@@ -123,17 +132,18 @@ def test_logits_far_from_zero_change_nothing(shift: float) -> None:
 
 
 def test_strides_of_inputs_and_cotangents_do_not_matter() -> None:
-    primals = drawn(generator(7), (2, 2, 2, 9, 13, 5, 5))
+    primals = drawn(generator(7), (1, 1, 2, 9, 13, 5, 5))
     laid = [
         lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
         lambda t: t.mT.contiguous().mT,
         lambda t: t.repeat_interleave(2, -1)[..., ::2],
         lambda t: t.repeat_interleave(3, -2)[..., 1::3, :],
     ]
-    for q, k, v in itertools.product(laid, laid, laid[:2]):
-        assert worst([q(primals[0]), k(primals[1]), v(primals[2])]) <= BOUND
+    for i in range(4):
+        q, k, v = (lay(p) for lay, p in zip(laid[i:] + laid[:i], primals, strict=False))
+        assert worst([q, k, v]) <= BOUND
     leaves = [p.detach().requires_grad_() for p in primals]
-    one = torch.ones((), dtype=torch.float64).expand(2, 4, 9, 5)
+    one = torch.ones((), dtype=torch.float64).expand(1, 2, 9, 5)
     found, wanted = (
         torch.autograd.grad(attention(*leaves, backend="interpret", tiles=TILES), leaves, u) for u in (one, one.clone())
     )
@@ -155,7 +165,7 @@ def test_only_wanted_gradients_are_made() -> None:
 
 def test_second_derivatives_and_batches_are_those_of_all_scores() -> None:
     g = generator(9)
-    primals = [normal(g, 3, *p.shape) for p in drawn(g, (2, 1, 2, 4, 5, 3, 2))]
+    primals = [normal(g, 2, *p.shape) for p in drawn(g, (1, 1, 2, 4, 5, 3, 2))]
 
     def second(f, *arguments: Tensor) -> tuple[Tensor, ...]:
         once = lambda *a: sum((x**2).sum() for x in torch.func.vjp(f, *a)[1](torch.ones_like(f(*a))))  # noqa: E731
