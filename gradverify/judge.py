@@ -156,6 +156,8 @@ def _at_kink(e: Evidence, policy: Policy) -> Verdict:
 
 
 def _agrees(e: Evidence) -> Verdict:
+    if e.claim == "forward" and e.resolved < ENOUGH:
+        return _cannot(e, moot=e.neighbourhood in MOOT)
     if e.claim in WITH_TRUTH and "truth" in e.facts and _powerless(e):
         return _cannot(e, moot=e.neighbourhood in MOOT)
     if e.claim == "repeat" and e.facts.get("differ", 0) and not e.facts.get("declared", False):

@@ -105,6 +105,16 @@ def test_what_is_known_is_not_inconclusive():
     ("coarse", evidence(resolution=2e-4), (OPEN, "GV303", True)),
     ("fine enough", evidence(resolution=0.9e-4), (PASS, "", False)),
     ("few outputs resolved", evidence(resolved=0.89), (OPEN, "GV303", True)),
+    (
+        "few values of a forward known",
+        evidence(claim="forward", resolved=0.89, neighbourhood="jump"),
+        (OPEN, "GV301", True),
+    ),
+    (
+        "enough values of a forward known",
+        evidence(claim="forward", resolved=0.9, neighbourhood="jump"),
+        (PASS, "", False),
+    ),
     ("enough outputs resolved", evidence(resolved=0.9), (PASS, "", False)),
     ("nothing moves and nothing is claimed", evidence(0.0, 0.0, 0.0, resolution=NAN), (PASS, "", False)),
     ("kink", evidence(resolved=0.5, neighbourhood="kink"), (OPEN, "GV302", True)),

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+import numpy as np
 from torch import Tensor
 
 from gradverify.autodiff import calling
 from gradverify.checks.flat import Array, flat
-from gradverify.checks.subject import DRAWS, Subject, at, scatter, shaken
-from gradverify.numerics.comparison import rounding_bar
+from gradverify.checks.subject import DRAWS, WIGGLE, Subject, at, scatter, shaken
+from gradverify.numerics.comparison import ROUNDINGS, norm, rounding_bar
+from gradverify.numerics.cotangents import wanted_in
+from gradverify.numerics.measurement import SAFETY
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
+
+CONDITION = 64
+"""A value that moves by no more than so many times as much as its inputs is ill-conditioned at most: it has no step."""
 
 
 def check(spec: Spec, case: Case) -> Iterator[Evidence]:
@@ -43,7 +50,32 @@ def against_reference(subject: Subject) -> Iterator[Evidence]:
     spread = [scatter(flat(w), [flat(m[k]) for m in moved]) for k, w in enumerate(want)]
     terms = max((t.numel() for t in subject.point.primals.values() if t is not None), default=1)
     for k, (a, b, s) in enumerate(zip(got, want, spread, strict=True)):
-        yield from _one(subject, calling.label(got, k), a, b, rounding_bar(flat(b), s, unit=subject.unit, terms=terms))
+        bar = rounding_bar(flat(b), s, unit=subject.unit, terms=terms)
+        for e in _one(subject, calling.label(got, k), a, b, bar):
+            yield _at_steps(e, flat(b), bar, unit=subject.unit) if "truth" in e.facts else e
+
+
+def _at_steps(e: Evidence, want: Array, bar: Array, *, unit: float) -> Evidence:
+    """The evidence with the share of the values that are known, and with their resolution.
+
+    A step function at its step has a bar that says nothing: which side is right, rounding decides. Unknown is what
+    has neither a bar as fine as is wanted of a measurement, nor one that an ordinary condition explains.
+    """
+    limit = max(wanted_in(unit), SAFETY * ROUNDINGS * CONDITION * WIGGLE * unit)
+    finite = np.isfinite(want)
+    value, bar = np.abs(want[finite]), bar[finite]
+    beside = np.maximum(value, norm(value) / np.sqrt(max(value.size, 1)))
+    known = SAFETY * bar <= limit * beside
+    if known.all():
+        return e
+    size = norm(value[known])
+    return msgspec.structs.replace(
+        e,
+        resolved=float(known.mean()),
+        resolution=SAFETY * norm(bar[known]) / size if size else e.resolution,
+        neighbourhood="jump",
+        facts={**e.facts, "cause": "the reference jumps at these inputs: rounding decides what it returns"},
+    )
 
 
 def _named_alike(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> bool:

@@ -38,7 +38,12 @@ def fine_enough(tests: list[Measurement]) -> bool:
 
 def wanted(m: Measurement) -> float:
     """The resolution that a test should have in the forward's own noise."""
-    return float(max(TARGET, NOISY_TARGET * float(m.facts.get("unit", 0.0)) ** (2 / 3)))
+    return wanted_in(float(m.facts.get("unit", 0.0)))
+
+
+def wanted_in(unit: float) -> float:
+    """The resolution that a measurement should have in this roundoff, or noise."""
+    return float(max(TARGET, NOISY_TARGET * unit ** (2 / 3)))
 
 
 def _claim(trial: Trial, probe: Probe, seen: Picture) -> tuple[Array, Array, Bools]:

@@ -6,6 +6,7 @@ import torch
 from torch.autograd import Function
 
 from gradverify.autodiff.frozen import frozen
+from gradverify.cases.materialise import datum
 from gradverify.checks import CHECKS
 from gradverify.checks.partial import subsets
 from gradverify.diagnosis.explain import explain
@@ -360,6 +361,25 @@ def test_a_right_op_passes(claim):
 def test_a_wrong_op_fails(claim):
     op, code = WRONG[claim]
     assert said(spec(op), claim) == ("FAIL", code)
+
+
+def test_at_its_steps_a_forward_is_not_known_and_beside_them_it_is():
+    s = Spec(torch.round, name="round", args=(Arg("n", name="x"),), reference=torch.round)
+    at_steps = datum(torch.tensor([0.5, 1.5, 2.25, 3.0, 4.0], dtype=torch.float64))
+    beside = datum(torch.tensor([0.7, 1.2, 2.25, 3.0, 4.0], dtype=torch.float64))
+    (e,) = evidence(s, "forward", dims=(("n", 5),), differentiate=("x",), data=(("x", at_steps),))
+    assert (e.resolved, e.neighbourhood) == (0.6, "jump")
+    assert e.resolution < 1e-13
+    v = judge(e, Policy())
+    assert (v.outcome, v.code, v.moot) == (Outcome.INCONCLUSIVE, "GV301", True)
+    (e,) = evidence(s, "forward", dims=(("n", 5),), differentiate=("x",), data=(("x", beside),))
+    assert (e.resolved, judge(e, Policy()).outcome) == (1.0, Outcome.PASS)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_forward_in_a_narrow_dtype_is_known_to_its_own_rounding(dtype):
+    (e,) = evidence(spec(lambda x, w: wave(x, w)), "forward", dtype=dtype)
+    assert (e.resolved, judge(e, Policy()).outcome) == (1.0, Outcome.PASS)
 
 
 @pytest.mark.parametrize("claim", ["layout", "partial", "edges"])
