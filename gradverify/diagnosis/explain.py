@@ -34,11 +34,11 @@ REMEDIES = {
 
 
 WITHHELD = (
-    "withheld on purpose (a padding row, a detached weight)? declare it: backward_of=g, where gv.frozen(...) stands "
-    "around what carries no gradient"
+    "if it is withheld on purpose (a padding row, a detached weight), declare it: backward_of=g, where gv.frozen(...) "
+    "stands around what carries no gradient"
 )
-GRADIENT = ("vjp", "edges", "special")
-"""Claims that hold the gradient against the derivative of the forward."""
+GRADIENT = ("vjp", "special")
+"""Claims that hold the gradient against the derivative of the forward; what is zero at the edges alone is a mistake."""
 
 
 def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
