@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from gradverify.autodiff.calling import clone_exactly
 from gradverify.checks.flat import Array
 from gradverify.checks.subject import Gradients, Subject, compare_gradients, gradient_bars, order_bar
 from gradverify.records.evidence import Evidence
@@ -36,7 +37,7 @@ def of(subject: Subject, draw: int = 0) -> Alone:
     """One call and its gradients; `draw` tells cotangents apart."""
     tape = subject.record()
     us = subject.cotangents(tape, draw)
-    gradients = clones(tape.vjp(us))
+    gradients = clones(tape.vjp(handed(us)))
     return Alone(
         subject=subject,
         cotangents=us,
@@ -45,6 +46,11 @@ def of(subject: Subject, draw: int = 0) -> Alone:
         bars=_bars(subject, us, gradients),
         like=tape.leaves,
     )
+
+
+def handed(us: Cotangents) -> list[Tensor | None]:
+    """Exact copies: a backward that writes to its cotangents spoils this call alone."""
+    return [None if u is None else clone_exactly(u) for u in us]
 
 
 def _bars(subject: Subject, us: Cotangents, gradients: Gradients) -> dict[str, Array]:

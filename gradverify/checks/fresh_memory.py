@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradverify.autodiff.calling import is_inexact
 from gradverify.autodiff.modes import deterministic
-from gradverify.checks.alone import Alone
+from gradverify.checks.alone import Alone, handed
 from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import Subject, order_bar
 from gradverify.errors import OpError
@@ -89,7 +89,7 @@ def _call(alone: Alone, *, fill: bool) -> _Result:
     try:
         with deterministic(fill=fill):
             tape = alone.subject.record()
-            gradients = tape.vjp(alone.cotangents)
+            gradients = tape.vjp(handed(alone.cotangents))
     except OpError as error:
         return _Result(named={}, error=error)
     return _Result(named=_by_name(tape.outputs, gradients))

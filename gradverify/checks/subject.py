@@ -266,7 +266,7 @@ def _ordinary_size(subject: Subject, cotangents: Sequence[Tensor | None]) -> dic
         grads = subject.record(point=replace(subject.point, primals=primals)).vjp(cotangents)
     except OpError:
         return {}
-    tops = {n: float(g.abs().max()) for n, g in grads.items() if g is not None and g.numel()}
+    tops = {n: float(g.detach().abs().max()) for n, g in grads.items() if g is not None and g.numel()}
     return {n: t for n, t in tops.items() if np.isfinite(t)}
 
 

@@ -278,3 +278,21 @@ def test_only_what_follows_the_fill_was_never_written(op, code, words):
     e = told(spec(op), "lifetime")
     assert said(spec(op), "lifetime") == ("FAIL", code)
     assert words in str(e.facts.get("said", e.facts.get("phase")))
+
+
+class WritesToCotangent(Doubled):
+    """Spoils what it was handed, which is purity's business and no state of the op's."""
+
+    @staticmethod
+    def backward(ctx, g):
+        return Doubled.backward(ctx, g.mul_(2))[0] / 2, None
+
+
+def test_a_backward_that_writes_to_its_cotangent_is_said_to_do_that():
+    kinds = {
+        e.facts["kind"]
+        for e in found(spec(WritesToCotangent), "lifetime")
+        if judge(e, Policy()).outcome.value == "FAIL"
+    }
+    assert "cotangent" in kinds
+    assert not kinds & {"never written", "mode", "not repeatable"}
