@@ -35,7 +35,8 @@ def result_lines(result: Result, *, style: Style, verbose: bool = False) -> list
 
 def gathers(result: Result) -> bool:
     """Whether a result is shown in one line with others of its family: a child that passes, with nothing to add."""
-    return family_of(result.claim) in FAMILIES and result.outcome is Outcome.PASS and not result.code
+    quiet = not result.code and not _breaks(result)
+    return family_of(result.claim) in FAMILIES and result.outcome is Outcome.PASS and quiet
 
 
 def gathered_lines(results: Sequence[Result], *, style: Style) -> list[str]:
@@ -100,7 +101,9 @@ def _what_held(result: Result) -> str:
     power = resolution(result.resolution) if result.claim == "vjp" else ""
     said = _apart(result) or power or CLAIMS.get(result.claim, "")
     truth = f" ({result.truth}, {result.dtype})" if power and result.truth else ""
-    return "; ".join([*_imprecision(result), said + truth, *_saved(result), *_marked(result), *_counts(result)])
+    return "; ".join(
+        [*_imprecision(result), said + truth, *_saved(result), *_marked(result), *_breaks(result), *_counts(result)]
+    )
 
 
 def _apart(result: Result) -> str:
@@ -121,6 +124,12 @@ def _marked(result: Result) -> list[str]:
     """Outputs that the op says carry no gradient: nothing was held against them."""
     marked = result.measured.get("marked")
     return [f"output {marked} is marked as non-differentiable"] if marked and result.claim == "vjp" else []
+
+
+def _breaks(result: Result) -> list[str]:
+    """How often the compiler gave a part of the op back to Python: a note, and no fault."""
+    breaks = result.measured.get("graph breaks")
+    return [count(int(breaks), "graph break")] if isinstance(breaks, int | float) and breaks else []
 
 
 def _imprecision(result: Result) -> list[str]:

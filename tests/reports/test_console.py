@@ -119,6 +119,14 @@ def test_a_row_of_a_table_says_a_code_once() -> None:
 CHILDREN = [runs.passed(f"transforms.{c}", cases=Cases(run=3)) for c in ("vmap", "checkpoint", "hooks")]
 
 
+def test_graph_breaks_and_outputs_without_a_gradient_are_notes():
+    compiled = runs.passed("transforms.compile", measured={"graph breaks": 2})
+    text = render(runs.run(runs.op(*CHILDREN, compiled, runs.passed("vjp", measured={"marked": "1"}))), View())
+    assert "✓ transforms.compile  20 cases   compiled, values and gradients are the same; 2 graph\n" in text
+    assert "vmap, checkpoint, hooks: as in plain eager" in text
+    assert "output 1 is marked as non-differentiable" in " ".join(text.split())
+
+
 def test_the_passing_children_of_a_family_are_one_line() -> None:
     text = render(runs.run(runs.op(runs.passed("linear"), *CHILDREN)), View())
     assert text.count("transforms") == 1
