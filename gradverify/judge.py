@@ -10,7 +10,7 @@ import msgspec
 
 from gradverify.records.evidence import Evidence
 from gradverify.records.policy import Policy
-from gradverify.records.verdict import Cases, Outcome, Result, Verdict
+from gradverify.records.verdict import Budget, Cases, Outcome, Result, Verdict
 
 IMPRECISE = 1e-6
 """The one line that is a convention and not a measurement: a confirmed relative mismatch below it is a loss of digits,
@@ -43,6 +43,7 @@ FAMILY = {
     "memory": "GV207",
     "complex": "GV216",
     "convention": "GV109",
+    "precision": "GV601",
     "transforms.vmap": "GV502",
     "transforms.func": "GV509",
     "transforms.checkpoint": "GV506",
@@ -73,6 +74,7 @@ KINDS = {
     ("complex", "refused"): "GV217",
     ("complex", "refused in backward"): "GV217",
     ("convention", "requires grad"): "GV207",
+    ("precision", "bias"): "GV603",
     ("special", "shape"): "GV109",
     ("special", "gradient not finite"): "GV111",
     ("special", "output not finite"): "GV208",
@@ -91,6 +93,8 @@ NOTED = (
     ("double_backward", "of torch"),
 )
 """Breaches that leave every gradient right in ordinary use, or are torch's own: PASS, with a warning."""
+AVERAGES = ("bias", "scatter")
+"""Relative numbers: what they are relative to is 1."""
 MEASURED = ("saves", "backward in forwards", "attributes", "graph breaks", "marked")
 """Facts that say something of the op also where nothing is wrong."""
 CAUSES = {"kink": "GV302", "jump": "GV301"}
@@ -101,6 +105,23 @@ staircase, noise and steps that never settle are the forward's own and are count
 
 def judge(evidence: Evidence, policy: Policy) -> Verdict:
     """The verdict on one piece of evidence; see specs/claims.md, VERDICTS."""
+    verdict = _judged(evidence, policy)
+    if "budget" not in evidence.facts:
+        return verdict
+    scaled = {"safety": policy.safety, **_tolerated(policy)}
+    return msgspec.structs.replace(
+        verdict, evidence=msgspec.structs.replace(evidence, facts={**evidence.facts, **scaled})
+    )
+
+
+def _tolerated(policy: Policy) -> dict[str, str]:
+    """The raw tolerance that the user gave, in words."""
+    given = {"rtol": policy.loosened, "atol": policy.loosened_absolute}
+    words = ", ".join(f"{name}={value:g}" for name, value in given.items() if value)
+    return {"loosened": words} if words else {}
+
+
+def _judged(evidence: Evidence, policy: Policy) -> Verdict:
     if evidence.facts.get("kind") == "reference":
         return _verdict(Outcome.INCONCLUSIVE, "GV303", evidence, moot=evidence.claim in SPOTS)
     if evidence.interval is not None:
@@ -160,6 +181,8 @@ def _agrees(e: Evidence) -> Verdict:
         return _cannot(e, moot=e.neighbourhood in MOOT)
     if e.claim in WITH_TRUTH and "truth" in e.facts and _powerless(e):
         return _cannot(e, moot=e.neighbourhood in MOOT)
+    if e.claim == "precision" and (e.resolution >= 1 or e.resolved < ENOUGH):
+        return _cannot(e, moot=True)
     if e.claim == "repeat" and e.facts.get("differ", 0) and not e.facts.get("declared", False):
         return _verdict(Outcome.PASS, "GV204", e)
     return _verdict(Outcome.PASS, "", e)
@@ -234,7 +257,8 @@ def family(e: Evidence) -> str:
 def _loosened(e: Evidence, gap: float, policy: Policy) -> bool:
     if policy.loosened is None and policy.loosened_absolute is None:
         return False
-    return gap <= (policy.loosened or 0.0) * abs(e.numeric.value) + (policy.loosened_absolute or 0.0)
+    size = e.scale if e.facts.get("kind") in AVERAGES else abs(e.numeric.value)
+    return gap <= (policy.loosened or 0.0) * size + (policy.loosened_absolute or 0.0)
 
 
 # From verdicts to a result.
@@ -285,7 +309,8 @@ def conclude(verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str
     common = {"claim": claim, "device": device, "dtype": dtype, "cases": cases, "truth": _truth(verdicts)}
     if failing:
         wrong = _unless_it_moves_elsewhere(failing[-1], passing)
-        return Result(outcome=wrong.outcome, code=wrong.code, worst=wrong, **common)  # type: ignore[arg-type]
+        allowed = _budget(failing)
+        return Result(outcome=wrong.outcome, code=wrong.code, worst=wrong, budget=allowed, **common)  # type: ignore[arg-type]
     if not judged or len(passing) < ENOUGH * len(judged) or _vacuous(verdicts, passing):
         return _open(verdicts, judged, passing, common)
     warned = [v for v in passing if v.code]
@@ -299,7 +324,23 @@ def conclude(verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str
         digits=-math.log10(_off(worst.evidence)) if worst and 0 < _off(worst.evidence) < 1 else float("nan"),
         worst=worst,
         measured={k: f for v in passing for k, f in v.evidence.facts.items() if k in MEASURED},
+        budget=_budget(passing),
         **common,  # type: ignore[arg-type]
+    )
+
+
+def _budget(verdicts: Sequence[Verdict]) -> Budget | None:
+    """The widest budget of the cases; None for claims that have none."""
+    budgeted = [v.evidence for v in verdicts if "budget" in v.evidence.facts]
+    if not budgeted:
+        return None
+    e = max(budgeted, key=lambda e: e.resolution if math.isfinite(e.resolution) else -1.0)
+    common = [float(x.facts["common"]) for x in budgeted if math.isfinite(float(x.facts["common"]))]
+    return Budget(
+        value=e.resolution * float(e.facts["safety"]) / Policy().safety,
+        common=min(common, default=math.nan),
+        derived_from=str(e.facts["budget"]),
+        loosened=str(e.facts.get("loosened", "")),
     )
 
 

@@ -55,8 +55,10 @@ ABSENTEES = frozenset({"forward", "vjp", "partial", "jvp", "special"})
 """Claims in which an optional argument may be None."""
 
 WILD = frozenset({"forward", "vjp", "jvp"})
-"""Claims that draw every regime of values; `linear` draws the tame ones and scales, `special` the special ones of one
-argument or of each, the others the tame ones."""
+"""Claims that draw every regime of values; `special` draws the special ones of one argument or of each."""
+
+SCALING = frozenset({"linear", "precision"})
+"""Claims that draw the tame regimes, and scales; the others draw the tame ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +268,7 @@ def _regimes(draw: DrawFn, plan: Plan, layout: Mapping[str, str]) -> dict[str, s
     if plan.claim == "special":
         focus = _pick(draw, (*names, *several))
         return {a.name: _pick(draw, _choices(plan, a, wild=focus in (a.name, "each"))) for a in plan.spec.args}
-    focus = _pick(draw, (*[""] * len(names), *names, *several)) if plan.claim in WILD | {"linear"} else ""
+    focus = _pick(draw, (*[""] * len(names), *names, *several)) if plan.claim in WILD | SCALING else ""
     drawn = {a.name: _pick(draw, _choices(plan, a, wild=focus in (a.name, "each"))) for a in plan.spec.args}
     return drawn | repeated(layout)
 
@@ -292,7 +294,7 @@ def _choices(plan: Plan, arg: Arg, *, wild: bool) -> tuple[str, ...]:
     elif wild and plan.claim == "special":
         offered = special_regimes(plan, arg)
     else:
-        offered = regimes.tame(arg.domain, scaled=wild and plan.claim == "linear", dtype=plan.dtype)
+        offered = regimes.tame(arg.domain, scaled=wild and plan.claim in SCALING, dtype=plan.dtype)
     return (regimes.ABSENT, *offered) if arg.optional and plan.claim in ABSENTEES else offered
 
 

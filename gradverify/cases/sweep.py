@@ -40,6 +40,9 @@ SPECIAL = ("zeros", "ties", "bounds", "saturated", "shifted")
 SCALES = ("scaled 1e-6", "scaled 1e+6")
 MEMORY = ("transposed", "sliced", "expanded", "channels_last")
 
+LONG = 1361
+"""Terms enough for the roundings of a narrow accumulator to outgrow one of the result; thrice it is below the cap."""
+
 SMALL = 3
 """Size of a letter that nothing is asked of; the next letters take the next sizes: two that are swapped show."""
 
@@ -215,6 +218,24 @@ def _subsets(plan: Plan) -> Labelled:
         yield f"mask {mask}", Pins(differentiate=mask)
 
 
+def _long(plan: Plan) -> Labelled:
+    """Precision: small sizes with each keyword value, then each letter long: roundings that add up need terms."""
+    for place, combination in enumerate(spread(keywords(plan.spec), PLAIN)):
+        yield f"plain {place}", Pins(kwargs=combination)
+    for name, several in plan.sizes.variadic.items():
+        size = _longest(plan, name)
+        if size > max(sizes.ODD):
+            yield f"{name} {size}", Pins(dims={name: (size,) if several else size})
+
+
+def _longest(plan: Plan, name: str) -> int:
+    """LONG, or the size nearest to it that the letter may have."""
+    dim = plan.sizes.dims[name]
+    if dim.choices is not None:
+        return min(dim.choices, key=lambda n: abs(n - LONG))
+    return max(LONG if dim.hi is None else min(LONG, dim.hi), dim.lo)
+
+
 def _memory(plan: Plan) -> Labelled:
     """Layout: each argument in turn in each layout that it can have, then the cotangents in each."""
     for arg in plan.spec.args:
@@ -277,6 +298,7 @@ _SWEEPS: Mapping[str, Callable[[Plan], Labelled]] = MappingProxyType(
         "partial": _masks,
         "layout": _memory,
         "complex": _views,
+        "precision": _long,
     }
     | {claim: _plain for claim in CLAIMS if claim.startswith("transforms.")}
 )

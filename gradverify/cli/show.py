@@ -54,6 +54,8 @@ def claims_of(spec: Spec) -> dict[str, str]:
     reasons = dict.fromkeys(CLAIMS, "")
     if spec.reference is None:
         reasons["forward"] = "the spec has no reference; give it a body"
+    if not set(spec.dtypes) - {"float64"}:
+        reasons["precision"] = "the spec names no dtype below float64: dtypes=[torch.bfloat16], or --dtype bfloat16"
     if not spec.linear:
         reasons["linear"] = "the spec says linear=False"
     if spec.inputs is not None:
@@ -84,7 +86,8 @@ def _lines(spec: Spec, style: Style) -> list[str]:
     reasons = claims_of(spec)
     checked = [line for c, why in reasons.items() if not why for line in _claim(c, CLAIMS[c], style, kind="pass")]
     gaps = [line for c, why in reasons.items() if why for line in _claim(c, why, style, kind="skip")]
-    gaps += wrapped(f"{', '.join(NOT_YET)}: {WHY_NOT_YET}", first=f"  {style.sign('skip')} ", rest="    ")
+    if NOT_YET:
+        gaps += wrapped(f"{', '.join(NOT_YET)}: {WHY_NOT_YET}", first=f"  {style.sign('skip')} ", rest="    ")
     heads = [style.paint(f"  {word}", "dim") for word in ("checked", "not covered")]
     return [*op_lines(described(spec), style=style), *facts, heads[0], *checked, heads[1], *gaps]
 

@@ -20,6 +20,8 @@ REMEDIES = {
     "GV301": "keep the inputs away from the jump: Annotated[Tensor, ..., gv.avoid(point)]",
     "GV302": "keep the inputs away from the kink: gv.avoid(point), or gv.avoid_ties",
     "GV303": "narrow the domain of the inputs, or give a smooth reference",
+    "GV601": "compute in float32 inside and round once, at the end; or say how much is meant: tol={dtype: gv.times(k)}",
+    "GV603": "a constant that was cut, a cast that truncates, a count that is off by one? All entries are off alike",
     "GV904": "judge it in float32, at lower resolution: --dtype float32, in Python dtype='float32', in a spec "
     'dtypes=["float32"]. Or, where it holds float32 tensors of its own, let it convert them to the dtype of its inputs',
     "GV902": "mend the op; inputs that it is not meant for are kept from it by a spec (gv.dim, gv.domain, where=)",
@@ -193,6 +195,8 @@ def _lines(spec: Spec, verdict: Verdict, runs: int) -> list[str]:
         lines.append(str(e.facts["history"]))
     if "found" in e.facts:
         lines.append(f"found {e.facts['found']}, wanted {e.facts['wanted']}")
+    if "budget" in e.facts:
+        lines.append(f"allowed are {e.facts['safety']:g} error bars; {e.facts['budget']}")
     if "said" in e.facts:
         lines.append(str(e.facts["said"]))
     if e.facts.get("differ"):
@@ -242,6 +246,8 @@ def _may_be_none(e: Evidence, ours: str) -> bool:
 
 def _labels(e: Evidence) -> tuple[str, str]:
     truth = str(e.facts.get("truth", ""))
+    if e.claim == "precision":
+        return f"in {e.case.dtype}", truth
     if e.claim.startswith("transforms."):
         return e.claim.removeprefix("transforms."), truth or "plain eager"
     if e.claim == "forward" or e.quantity.startswith("output"):
@@ -263,7 +269,7 @@ def _labels(e: Evidence) -> tuple[str, str]:
 
 def _element(place: Mismatch | None, quantity: str) -> str:
     if place is None:
-        return quantity if quantity.startswith("<") else "<u, J d>"
+        return quantity if quantity.startswith(("<", "the mean", "the error")) else "<u, J d>"
     if place.argument.startswith(("output", "Re output", "Im output")):
         return f"{place.argument}{_index(place.index)}"
     if place.output is None:

@@ -44,16 +44,23 @@ FEW = {
     "complex": 10,
     "convention": 10,
     "special": 10,
+    "precision": 8,
 } | {c: 1 if c in ("transforms.compile", "transforms.opcheck") else 2 for c in CLAIMS if c.startswith("transforms.")}
 """Claims whose answer hardly depends on the values: this many cases are as good as more."""
 
-SHRINKS = {"transforms.compile": 6, "transforms.opcheck": 20}
-"""Cases to shrink a failure by, where each costs a compilation."""
+SHRINKS = {"transforms.compile": 6, "transforms.opcheck": 20, "precision": 40}
+"""Cases to shrink a failure by, where each costs much."""
 
 WHOLE = 20
 """From so many examples the sweep is run whole; with fewer, that share of it."""
 
 FINE = "float64"
+
+NARROW = ("bfloat16", "float16")
+"""Dtypes whose forward moves in steps that no central difference sees through."""
+
+BY_DIFFERENCES = ("forward", "vjp", "edges", "special", "jvp", "adjoint", "double_backward", "complex")
+"""Claims that rest on differences, or on digits that a narrow dtype does not have: `precision` stands for them."""
 
 OWN = ("forward", "backward")
 """Stages at which an exception is the op's own, not the reference's or the surrogate's."""
@@ -179,6 +186,12 @@ class _Trial:
             return "no such device here"
         if self.claim in OFF.get(self.plan.profile, ()) and self.claim not in self.plan.claims:
             return f"off in profile {self.plan.profile}, unless it is asked for by name"
+        if self.claim == "precision" and self.dtype == FINE:
+            return "it is about narrower dtypes: --dtype bfloat16, or dtypes= in a spec"
+        if self.dtype in NARROW and any(a.complex for a in self.spec.args):
+            return f"torch has no complex numbers in {self.dtype}"
+        if self.dtype in NARROW and self.claim in BY_DIFFERENCES:
+            return f"a forward in {self.dtype} is too coarse for it: `precision` judges the op there"
         if self.claim == "forward" and self.spec.reference is None:
             return "no reference to compare with"
         if self.claim != "forward" and not self.spec.differentiable():

@@ -22,6 +22,7 @@ CLAIMS = MappingProxyType(
         "memory": "what a call holds goes with its output, seen by torch",
         "complex": "both parts are right, also for lazy conjugates",
         "convention": "gradients have their inputs' shape, dtype and device",
+        "precision": "values and gradients are as good as the dtype allows",
         "transforms.vmap": "a batch under vmap gives what a loop gives",
         "transforms.func": "torch.func gives the derivatives of plain autograd",
         "transforms.checkpoint": "under a checkpoint the gradients are the same",
@@ -37,7 +38,7 @@ CLAIMS = MappingProxyType(
 FAMILIES = MappingProxyType({"transforms": "as in plain eager"})
 """What the children of a family say together, where all that is to be said of them is that they hold."""
 
-NOT_YET = ("precision",)
+NOT_YET: tuple[str, ...] = ()
 """What this version has no claim about; every list of what is not covered names them."""
 
 WHY_NOT_YET = "gradverify has no such claim yet"

@@ -42,12 +42,25 @@ class Cases(msgspec.Struct, frozen=True, kw_only=True):
     stopped_because: str = "examples"
 
 
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """The error that `precision` allows, relative to a tensor.
+
+    `value`: of any of its entries; `common`: of all of them alike, on average. `derived_from`: what it was measured
+    from. `loosened`: the raw tolerance that the user gave beside it, else empty.
+    """
+
+    value: float
+    common: float = float("nan")
+    derived_from: str = ""
+    loosened: str = ""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one claim on one device in one dtype: a line, a JSON row, a pytest item.
 
     `resolution` is the largest (worst) relative fault that could have hidden in a passing claim; NaN where unknown.
     `seconds` holds the wall time by phase: `op`, `generation`, `judging`. `measured`: facts of the op beside the
-    verdict, such as what it saves for backward.
+    verdict, such as what it saves for backward. `budget`: of `precision` only.
     """
 
     claim: str
@@ -65,3 +78,4 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float] = {}
     measured: dict[str, Fact] = {}
     xfailed: str = ""
+    budget: Budget | None = None

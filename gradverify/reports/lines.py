@@ -99,11 +99,21 @@ def _head(result: Result, style: Style) -> str:
 def _what_held(result: Result) -> str:
     """`any error above 2e-9 would have been seen (central differences, float64)`, and what was not plain sailing."""
     power = resolution(result.resolution) if result.claim == "vjp" else ""
-    said = _apart(result) or power or CLAIMS.get(result.claim, "")
+    said = _apart(result) or _budget(result) or power or CLAIMS.get(result.claim, "")
     truth = f" ({result.truth}, {result.dtype})" if power and result.truth else ""
     return "; ".join(
         [*_imprecision(result), said + truth, *_saved(result), *_marked(result), *_breaks(result), *_counts(result)]
     )
+
+
+def _budget(result: Result) -> str:
+    """`within 3e-2 of the reference in float64 (... is off by ...), all alike within 5e-4`, and what was loosened."""
+    b = result.budget
+    if b is None:
+        return ""
+    alike = f", all entries alike within {size(b.common)}" if math.isfinite(b.common) else ""
+    loosened = f"; loosened to {b.loosened}" if b.loosened else ""
+    return f"within {size(b.value)} of {result.truth}{alike} ({b.derived_from}){loosened}"
 
 
 def _apart(result: Result) -> str:
