@@ -58,8 +58,9 @@ def gv_arg(name, shape, *words):
 
 
 def result_of(code, kind):
-    claim = PAGES[code].setting["claim"]
-    plan = Plan(examples=20, claims=(claim,), profile="ci")
+    setting = PAGES[code].setting
+    dtypes = (setting["dtype"],) if "dtype" in setting else ()
+    plan = Plan(examples=20, claims=(setting["claim"],), dtypes=dtypes, profile="ci")
     return next(iter(verify(spec_of(code, kind), plan, Policy())))
 
 
