@@ -62,15 +62,11 @@ class _Point:
 
     def slope(self, found: Results, name: str) -> float:
         """The relative error that all entries of a quantity have in common."""
-        return slope_of(
-            self._flat(found, name), flat(self.here.truth[name]), self.size(name), unit=self.here.subject.unit
-        )
+        return slope_of(*self._pair(found, name), self.size(name), unit=self.here.subject.unit)
 
     def spread(self, found: Results, name: str) -> float:
         """The relative error of a quantity as a whole."""
-        return spread_of(
-            self._flat(found, name), flat(self.here.truth[name]), self.size(name), unit=self.here.subject.unit
-        )
+        return spread_of(*self._pair(found, name), self.size(name), unit=self.here.subject.unit)
 
     def _pair(self, found: Results, name: str) -> tuple[Array, Array]:
         """A quantity beside its truth; NaN where it has another shape."""
