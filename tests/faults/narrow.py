@@ -598,6 +598,7 @@ FAULTS = (
         args=[arg("x", "b n", Domain(lo=10.0, hi=11.0))],
         dims={"b": NONEMPTY, "n": Dim(lo=3)},
         reference=whiten,
+        unresolved="differences of a float32 forward, whose own noise hides the gradient of some cases",
         **FP32,
     ),
     fault(
