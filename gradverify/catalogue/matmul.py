@@ -19,8 +19,9 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
+    from triton.tools.tensor_descriptor import TensorDescriptor
 except ImportError:  # plain PyTorch remains
-    triton = tl = None
+    triton = tl = TensorDescriptor = None
 
 Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu"]
 Backend = Literal["auto", "torch", "triton", "interpret"]
@@ -37,7 +38,8 @@ _jit: Callable[[Any], Any] = (lambda kernel: kernel) if triton is None else trit
 class Tiles(NamedTuple):
     """How a launch is cut: tiles of m x n outputs, k products at a time, `group` rows of tiles side by side in L2.
 
-    m, n and k are powers of 2, at least 16 on a GPU; warps and stages are Triton's num_warps and num_stages.
+    m, n and k are powers of 2, at least 16 on a GPU; warps and stages are Triton's num_warps and num_stages. With `tma`
+    products go through tensor descriptors wherever strides allow it, in one program per multiprocessor (Hopper on).
     """
 
     m: int
@@ -46,6 +48,7 @@ class Tiles(NamedTuple):
     group: int = 8
     warps: int = 4
     stages: int = 3
+    tma: bool = False
 
 
 # Kernels. Outputs are contiguous; inputs have any strides. ACC is float64 for float64, else float32; WIDE says that
@@ -107,16 +110,27 @@ def _sloped(t: tl.tensor, z: tl.tensor, ACT: tl.constexpr) -> tl.tensor:
 
 
 @_jit
-def _place(
-    M: tl.tensor, N: tl.tensor, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr, WIDE: tl.constexpr
+def _order(
+    tile: tl.tensor, M: tl.tensor, N: tl.tensor, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr
 ) -> tl.tensor:
-    """The row of tiles, the rows and the columns of this program: GROUP tiles down, then one to the right."""
-    pid = tl.program_id(0)
+    """Return the row and the column of a tile: GROUP tiles down, then one to the right."""
     down, right = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
-    first = pid // (GROUP * right) * GROUP
+    first = tile // (GROUP * right) * GROUP
     height = tl.minimum(down - first, GROUP)
-    tile_m = first + pid % (GROUP * right) % height
-    tile_n = pid % (GROUP * right) // height
+    return first + tile % (GROUP * right) % height, tile % (GROUP * right) // height
+
+
+@_jit
+def _place(
+    M: tl.tensor,
+    N: tl.tensor,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    GROUP: tl.constexpr,
+    WIDE: tl.constexpr,
+) -> tl.tensor:
+    """Return the row of tiles, the rows and the columns of this program."""
+    tile_m, tile_n = _order(tl.program_id(0), M, N, BLOCK_M, BLOCK_N, GROUP)
     if WIDE:
         tile_m, tile_n = tile_m.to(tl.int64), tile_n.to(tl.int64)
     return tile_m, tile_m * BLOCK_M + tl.arange(0, BLOCK_M), tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -196,6 +210,73 @@ def forward_kernel(
     if z is not None:
         tl.store(z + at, acc.to(z.dtype.element_ty), mask=inside)
     tl.store(y + at, _value(acc, ACT).to(y.dtype.element_ty), mask=inside)
+
+
+@_jit
+def _finish(
+    acc: tl.tensor,
+    b: tl.tensor,
+    y: tl.tensor,
+    z: tl.tensor,
+    row: tl.tensor,
+    col: tl.tensor,
+    N: tl.tensor,
+    b_col: tl.tensor,
+    ACT: tl.constexpr,
+    WIDTH: tl.constexpr,
+) -> None:
+    """Store a tile of `persistent_kernel`, WIDTH columns of it."""
+    if b is not None:
+        cols = col + tl.arange(0, WIDTH)
+        acc += tl.load(b + cols * b_col, mask=cols < N, other=0.0).to(acc.dtype)[None, :]
+    if z is not None:
+        z.store([row, col], acc.to(z.dtype))
+    y.store([row, col], _value(acc, ACT).to(y.dtype))
+
+
+@_jit
+def persistent_kernel(
+    x: tl.tensor,
+    w: tl.tensor,
+    b: tl.tensor,
+    y: tl.tensor,
+    z: tl.tensor,
+    M: tl.tensor,
+    N: tl.tensor,
+    K: tl.tensor,
+    b_col: tl.tensor,
+    X_FLIPPED: tl.constexpr,
+    W_FLIPPED: tl.constexpr,
+    ACT: tl.constexpr,
+    ACC: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr,
+    PROGRAMS: tl.constexpr,
+    SPLIT: tl.constexpr,
+) -> None:
+    """Do what `forward_kernel` does, by tensor descriptors: tile after tile, loading while the last one is stored.
+
+    SPLIT stores the left and the right half of a tile one after the other, to need fewer registers.
+    """
+    tiles = tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N)
+    for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=True):
+        tile_m, tile_n = _order(tile, M, N, BLOCK_M, BLOCK_N, GROUP)
+        row, col = tile_m * BLOCK_M, tile_n * BLOCK_N
+        acc = tl.zeros([BLOCK_M, BLOCK_N], ACC)
+        for done in range(0, K, BLOCK_K):
+            x_tile = x.load([done, row]).T if X_FLIPPED else x.load([row, done])
+            w_tile = w.load([col, done]).T if W_FLIPPED else w.load([done, col])
+            acc = tl.dot(x_tile, w_tile, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+        if SPLIT:
+            half: tl.constexpr = BLOCK_N // 2
+            left, right = tl.split(tl.permute(tl.reshape(acc, [BLOCK_M, 2, half]), [0, 2, 1]))
+            _finish(left, b, y, z, row, col, N, b_col, ACT, half)
+            _finish(right, b, y, z, row, col + half, N, b_col, ACT, half)
+        else:
+            _finish(acc, b, y, z, row, col, N, b_col, ACT, BLOCK_N)
 
 
 @_jit
@@ -308,7 +389,7 @@ def tangent_kernel(
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
     """Run a kernel over a grid; on meta tensors only compile it. Every launch of this file goes through here."""
-    if any(isinstance(a, Tensor) and a.is_meta for a in args):
+    if any(getattr(a, "base", a).is_meta for a in args if isinstance(a, (Tensor, TensorDescriptor))):
         kernel.warmup(*args, grid=grid, **options)
     else:
         kernel[grid](*args, **options)
@@ -332,6 +413,12 @@ def default_tiles(kernel: Kernel, dtype: torch.dtype, arch: int) -> Tiles:
     if dtype == torch.float32:
         return Tiles(64, 64 // halves, 32, warps=4, stages=2)
     return Tiles(128, 128 // halves, 64 if arch >= 90 else 32, warps=8, stages=3)
+
+
+def _tiles(members: Sequence[int]) -> Tiles:
+    """Return them as named ones; an operator is given a list."""
+    m, n, k, group, warps, stages, tma = members
+    return Tiles(m, n, k, group, warps, stages, bool(tma))
 
 
 def _arch(x: Tensor) -> int:
@@ -374,30 +461,87 @@ def _run(
         return
     like = cast("Tensor", outputs[0])
     arch = _arch(like)
-    t = _fitted(default_tiles(name, like.dtype, arch), sizes) if tiles is None else Tiles(*tiles)
-    kernel, axes = _KERNELS[name]
-    strides = (a.stride() if a is not None else (0,) * rank for a, rank in zip(inputs, axes, strict=True))
+    t = _fitted(default_tiles(name, like.dtype, arch), sizes) if tiles is None else _tiles(tiles)
+    options = {
+        "ACT": act,
+        "ACC": tl.float64 if like.dtype == torch.float64 else tl.float32,
+        # Never plain tf32, which keeps 10 bits. Three of it keep float32's and still run on tensor cores.
+        "PRECISION": "tf32x3" if arch >= 80 and torch.version.hip is None else "ieee",
+        "BLOCK_M": t.m,
+        "BLOCK_N": t.n,
+        "BLOCK_K": t.k,
+        "GROUP": t.group,
+        "num_warps": t.warps,
+        "num_stages": t.stages,
+    }
+    cut = -(-m // t.m) * -(-n // t.n)
     with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
+        if t.tma and name == "forward" and _run_persistent(inputs, outputs, sizes, t, cut, options):
+            return
+        kernel, axes = _KERNELS[name]
+        strides = (a.stride() if a is not None else (0,) * rank for a, rank in zip(inputs, axes, strict=True))
         launch(
             kernel,
-            (-(-m // t.m) * -(-n // t.n),),
+            (cut,),
             *inputs,
             *outputs,
             *sizes,
             *(s for of_one in strides for s in of_one),
-            ACT=act,
-            ACC=tl.float64 if like.dtype == torch.float64 else tl.float32,
-            # Never plain tf32, which keeps 10 bits. Three of it keep float32's and still run on tensor cores.
-            PRECISION="tf32x3" if arch >= 80 else "ieee",
-            BLOCK_M=t.m,
-            BLOCK_N=t.n,
-            BLOCK_K=t.k,
-            GROUP=t.group,
             EVEN_K=k % t.k == 0,
             WIDE=max(_reach(a) for a in (*inputs, *outputs) if a is not None) >= 2**31,
-            num_warps=t.warps,
-            num_stages=t.stages,
+            **options,
         )
+
+
+def _run_persistent(
+    inputs: tuple[Tensor | None, ...],
+    outputs: tuple[Tensor | None, ...],
+    sizes: tuple[int, int, int],
+    t: Tiles,
+    cut: int,
+    options: dict[str, Any],
+) -> bool:
+    """Launch `persistent_kernel` where every matrix has a descriptor; return whether it did."""
+    x, w, b = inputs
+    stored = t.n // 2 if t.n > 128 else t.n
+    blocks = ((x, (t.m, t.k)), (w, (t.k, t.n)), *((out, (t.m, stored)) for out in outputs if out is not None))
+    found = [_described(cast("Tensor", a), block) for a, block in blocks]
+    if any(f is None for f in found):
+        return False
+    (x_described, x_flipped), (w_described, w_flipped), *out = cast("list[tuple[Any, bool]]", found)
+    y, z = [d for d, _ in out] + [None] * (2 - len(out))
+    programs = min(cut, _multiprocessors(cast("Tensor", x)))
+    launch(
+        persistent_kernel,
+        (programs,),
+        x_described,
+        w_described,
+        b,
+        y,
+        z,
+        *sizes,
+        0 if b is None else b.stride(0),
+        X_FLIPPED=x_flipped,
+        W_FLIPPED=w_flipped,
+        PROGRAMS=programs,
+        SPLIT=stored < t.n,
+        **options,
+    )
+    return True
+
+
+def _described(t: Tensor, block: tuple[int, int]) -> tuple[Any, bool] | None:
+    """Return a descriptor of a matrix, or of its transpose and True; None where the hardware can take neither."""
+    for flipped, m in ((False, t), (True, t.mT)):
+        even = m.stride(0) * m.element_size() % 16 == 0 and (m.is_meta or m.data_ptr() % 16 == 0)
+        if even and m.stride(1) == 1 and m.stride(0) >= m.shape[1] > 0:
+            return TensorDescriptor.from_tensor(m, list(block[::-1] if flipped else block)), flipped
+    return None
+
+
+def _multiprocessors(x: Tensor) -> int:
+    """Programs that run at once; 3 in the interpreter, so that each takes several tiles."""
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3 if x.is_cpu else 132
 
 
 def _reach(t: Tensor) -> int:
@@ -445,7 +589,7 @@ def run_backward(
         db = dz.sum(0, dtype=_accumulator(x.dtype)).to(x.dtype)
     if act != "none":
         dz = x.new_empty(m, n)
-        cut = default_tiles("slope", x.dtype, _arch(x)) if tiles is None else Tiles(*tiles)
+        cut = default_tiles("slope", x.dtype, _arch(x)) if tiles is None else _tiles(tiles)
         cut = _fitted(cut, (m, n, k)) if tiles is None else cut
         sums = x.new_empty(-(-m // cut.m), n, dtype=_accumulator(x.dtype)) if needs[2] else None
         kept = None if z is None else _rows(z)

@@ -76,6 +76,43 @@ def test_tiles_change_nothing_but_rounding(tiles: Tiles | None) -> None:
     assert agree(mine, everything(plain, primals, primals, u))
 
 
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are launched from here on."""
+    names: list[str] = []
+
+    def launch(kernel, grid, *args, **options) -> None:
+        names.append(kernel.__name__)
+        kernel[grid](*args, **options)
+
+    monkeypatch.setattr(ops, "launch", launch)
+    return names
+
+
+@pytest.mark.parametrize(
+    "tiles", [Tiles(4, 8, 4, 2, tma=True), Tiles(8, 4, 2, 1, tma=True), Tiles(4, 256, 4, 2, tma=True)]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_tensor_descriptors_read_and_write_the_same_products(tiles: Tiles, turned: bool, launched: list[str]) -> None:
+    g = generator(12)
+    turn = (lambda t: t.mT.contiguous().mT) if turned else (lambda t: t)
+    primals, u = (turn(normal(g, 10, 6)), turn(normal(g, 6, 12)), normal(g, 12)), normal(g, 10, 12)
+    for save in SAVES:
+        mine = everything(lambda *p: fused(*p, tiles=tiles, save=save), primals, primals, u)  # noqa: B023
+        assert agree(mine, everything(plain, primals, primals, u))
+    # Forward, dx and dw of either; the forward of jvp.
+    assert launched.count("persistent_kernel") == 2 * 4
+    assert launched.count("slope_kernel") == launched.count("tangent_kernel") == 2
+
+
+def test_what_has_no_descriptor_goes_by_pointers(launched: list[str]) -> None:
+    g = generator(13)
+    odd, even = (normal(g, 5, 3), normal(g, 3, 4)), (normal(g, 4, 12)[:, ::2], normal(g, 6, 4))
+    for primals in (odd, even, (normal(g, 1, 6).expand(4, 6), normal(g, 6, 4))):
+        assert agree([fused(*primals, tiles=Tiles(4, 4, 4, tma=True))], [plain(*primals)])
+    assert set(launched) == {"forward_kernel"}
+
+
 def within_nan(t: Tensor) -> Tensor:
     """The same numbers inside of a larger tensor of NaN, every second of its elements."""
     room = torch.full([2 * n + 3 for n in t.shape], torch.nan, dtype=t.dtype)
