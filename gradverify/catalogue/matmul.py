@@ -76,13 +76,47 @@ def _gate(z: tl.tensor) -> tl.tensor:
 
 
 @_jit
+def _normal(z: tl.tensor) -> tl.tensor:
+    """Return the normal distribution's Phi(z), accurate also where it is small, and exp(-z^2 / 2).
+
+    1 + erf(z) has no digits left far below 0. Phi(-|z|) exp(z^2 / 2) / t is smooth in t = 1 / (1 + |z| / 4),
+    and interpolated here at Chebyshev nodes, in float64 to 3 roundings and in float32 to 3.
+    """
+    near = _near(z)
+    e, t = tl.exp(-0.5 * near * near), 1.0 / (1.0 + 0.25 * tl.abs(z))
+    s = 2.0 * t - 1.0
+    if z.dtype == tl.float64:
+        p = -4.434351260987277e-10 * s + 3.211454717481317e-10
+        p = (p * s + 4.1340111938766006e-09) * s - 4.9020847852348786e-09
+        p = (p * s - 1.997462688140565e-08) * s + 4.0579794201183914e-08
+        p = (p * s + 6.655819747208905e-08) * s - 2.5677372017785853e-07
+        p = (p * s - 1.5655171917399e-07) * s + 1.4807449569186901e-06
+        p = (p * s + 1.7881843773272038e-07) * s - 8.786411146455962e-06
+        p = (p * s - 4.769768720984189e-07) * s + 5.777378769692185e-05
+        p = (p * s + 3.3336064725932094e-05) * s - 0.0004077046219705911
+        p = (p * s - 0.0008699230907225889) * s + 0.0018850472422843282
+        p = (p * s + 0.0150991437226906) * s + 0.0466304644898918
+        p = (p * s + 0.09678435018555413) * s + 0.15197416049297327
+        p = p * s + 0.18882128260393788
+    else:
+        p = 4.06540789120999e-05 * s + 3.2335030768351044e-05
+        p = (p * s - 0.00039393802029191136) * s - 0.0008690491150621521
+        p = (p * s + 0.001880313882530566) * s + 0.015098828357548532
+        p = (p * s + 0.04663104607903099) * s + 0.09678438987361293
+        p = (p * s + 0.15197414889943234) * s + 0.18882128180910995
+    tail = e * t * p
+    return tl.where(z < 0, tail, 1.0 - tail), e
+
+
+@_jit
 def _value(z: tl.tensor, ACT: tl.constexpr) -> tl.tensor:
     """a(z). tanh t is 2 sigmoid(2 t) - 1, so gelu_tanh is z sigmoid(2 t)."""
     y = z
     if ACT == "relu":
         y = tl.where(z <= 0, 0.0, z)  # NaN stays
     elif ACT == "gelu":
-        y = 0.5 * z * (1.0 + tl.erf(z * 0.7071067811865476))
+        phi, _ = _normal(z)
+        y = z * phi
     elif ACT == "gelu_tanh":
         y = z * _sigmoid(_gate(z))
     elif ACT == "silu":
@@ -97,9 +131,8 @@ def _sloped(t: tl.tensor, z: tl.tensor, ACT: tl.constexpr) -> tl.tensor:
     if ACT == "relu":
         r = tl.where(z <= 0, 0.0, t)
     elif ACT == "gelu":
-        near = _near(z)
-        density = 0.3989422804014327 * tl.exp(-0.5 * near * near)
-        r = t * (0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + near * density)
+        phi, e = _normal(z)
+        r = t * (phi + _near(z) * e * 0.3989422804014327)
     elif ACT == "gelu_tanh":
         s, near = _sigmoid(_gate(z)), _near(z)
         r = t * (s + near * s * (1.0 - s) * (1.5957691216057308 + 0.21406444881780076 * near * near))
@@ -215,38 +248,53 @@ def forward_kernel(
 @_jit
 def _finish(
     acc: tl.tensor,
+    u: tl.tensor,
     b: tl.tensor,
     y: tl.tensor,
     z: tl.tensor,
+    sums: tl.tensor,
     row: tl.tensor,
     col: tl.tensor,
+    M: tl.tensor,
     N: tl.tensor,
     b_col: tl.tensor,
     ACT: tl.constexpr,
+    HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """Store a tile of `persistent_kernel`, WIDTH columns of it."""
+    """Store a tile of `persistent_kernel`."""
+    cols = col + tl.arange(0, WIDTH)
     if b is not None:
-        cols = col + tl.arange(0, WIDTH)
         acc += tl.load(b + cols * b_col, mask=cols < N, other=0.0).to(acc.dtype)[None, :]
-    if z is not None:
-        z.store([row, col], acc.to(z.dtype))
-    y.store([row, col], _value(acc, ACT).to(y.dtype))
+    if u is not None:
+        t = _sloped(u.load([row, col]).to(acc.dtype), acc, ACT)
+        y.store([row, col], t.to(y.dtype))
+        if sums is not None:
+            inside = (row + tl.arange(0, HEIGHT) < M)[:, None]
+            tl.store(sums + row // HEIGHT * N + cols, tl.sum(tl.where(inside, t, 0.0), 0), mask=cols < N)
+    else:
+        if z is not None:
+            z.store([row, col], acc.to(z.dtype))
+        y.store([row, col], _value(acc, ACT).to(y.dtype))
 
 
 @_jit
 def persistent_kernel(
+    u: tl.tensor,
     x: tl.tensor,
     w: tl.tensor,
     b: tl.tensor,
     y: tl.tensor,
     z: tl.tensor,
+    sums: tl.tensor,
     M: tl.tensor,
     N: tl.tensor,
     K: tl.tensor,
     b_col: tl.tensor,
     X_FLIPPED: tl.constexpr,
     W_FLIPPED: tl.constexpr,
+    SPLIT: tl.constexpr,
+    PROGRAMS: tl.constexpr,
     ACT: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -254,12 +302,11 @@ def persistent_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
-    PROGRAMS: tl.constexpr,
-    SPLIT: tl.constexpr,
 ) -> None:
-    """Do what `forward_kernel` does, by tensor descriptors: tile after tile, loading while the last one is stored.
+    """Do what `forward_kernel` does, or given u what `slope_kernel` does, by tensor descriptors of all matrices.
 
-    SPLIT stores the left and the right half of a tile one after the other, to need fewer registers.
+    Each program takes tile after tile, and loads for the next while it stores. SPLIT stores the left and the right half
+    of a tile one after the other, which needs fewer registers.
     """
     tiles = tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N)
     for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=True):
@@ -273,10 +320,10 @@ def persistent_kernel(
         if SPLIT:
             half: tl.constexpr = BLOCK_N // 2
             left, right = tl.split(tl.permute(tl.reshape(acc, [BLOCK_M, 2, half]), [0, 2, 1]))
-            _finish(left, b, y, z, row, col, N, b_col, ACT, half)
-            _finish(right, b, y, z, row, col + half, N, b_col, ACT, half)
+            _finish(left, u, b, y, z, sums, row, col, M, N, b_col, ACT, BLOCK_M, half)
+            _finish(right, u, b, y, z, sums, row, col + half, M, N, b_col, ACT, BLOCK_M, half)
         else:
-            _finish(acc, b, y, z, row, col, N, b_col, ACT, BLOCK_N)
+            _finish(acc, u, b, y, z, sums, row, col, M, N, b_col, ACT, BLOCK_M, BLOCK_N)
 
 
 @_jit
@@ -415,6 +462,31 @@ def default_tiles(kernel: Kernel, dtype: torch.dtype, arch: int) -> Tiles:
     return Tiles(128, 128 // halves, 64 if arch >= 90 else 32, warps=8, stages=3)
 
 
+def _affordable(t: Tiles, kernel: Kernel, size: int, arch: int) -> Tiles:
+    """Fewer stages where shared memory is short of them; for `tangent` half of n where two accumulators are too many.
+
+    Raises ValueError where not even one stage fits.
+    """
+    if arch == 0:
+        return t
+    while kernel == "tangent" and t.m * t.n > 64 * 32 * t.warps and t.n > 16:
+        t = t._replace(n=t.n // 2)
+    limit = _SHARED.get(arch, 101376)
+    stored = t.m * min(t.n, 128) * (2 if kernel == "slope" else 1) * size if t.tma else 0
+    one = (t.m + t.n) * t.k * size
+    stages = min(t.stages, (limit - stored - 1024) // one)
+    if stages < 1:
+        raise ValueError(
+            f"matmul: tiles {t.m} x {t.n} x {t.k} need {one + stored} bytes of shared memory, and there are {limit}; "
+            "halve one of them."
+        )
+    return t._replace(stages=stages)
+
+
+_SHARED = {80: 166912, 87: 166912, 90: 232448, 100: 232448, 103: 232448}
+"""Bytes of shared memory for a block, by compute capability; 101376 on the others."""
+
+
 def _tiles(members: Sequence[int]) -> Tiles:
     """Return them as named ones; an operator is given a list."""
     m, n, k, group, warps, stages, tma = members
@@ -462,6 +534,7 @@ def _run(
     like = cast("Tensor", outputs[0])
     arch = _arch(like)
     t = _fitted(default_tiles(name, like.dtype, arch), sizes) if tiles is None else _tiles(tiles)
+    t = _affordable(t, name, like.element_size(), arch)
     options = {
         "ACT": act,
         "ACC": tl.float64 if like.dtype == torch.float64 else tl.float32,
@@ -474,16 +547,17 @@ def _run(
         "num_warps": t.warps,
         "num_stages": t.stages,
     }
-    cut = -(-m // t.m) * -(-n // t.n)
+    # What is empty has no address of its own, and nothing of it is read.
+    given = [like if a is not None and a.numel() == 0 else a for a in inputs]
     with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
-        if t.tma and name == "forward" and _run_persistent(inputs, outputs, sizes, t, cut, options):
+        if t.tma and _run_persistent(name, inputs, outputs, sizes, t, options):
             return
         kernel, axes = _KERNELS[name]
         strides = (a.stride() if a is not None else (0,) * rank for a, rank in zip(inputs, axes, strict=True))
         launch(
             kernel,
-            (cut,),
-            *inputs,
+            (_cut(m, t.m) * _cut(n, t.n),),
+            *given,
             *outputs,
             *sizes,
             *(s for of_one in strides for s in of_one),
@@ -494,49 +568,61 @@ def _run(
 
 
 def _run_persistent(
+    name: Kernel,
     inputs: tuple[Tensor | None, ...],
     outputs: tuple[Tensor | None, ...],
     sizes: tuple[int, int, int],
     t: Tiles,
-    cut: int,
     options: dict[str, Any],
 ) -> bool:
-    """Launch `persistent_kernel` where every matrix has a descriptor; return whether it did."""
-    x, w, b = inputs
-    stored = t.n // 2 if t.n > 128 else t.n
-    blocks = ((x, (t.m, t.k)), (w, (t.k, t.n)), *((out, (t.m, stored)) for out in outputs if out is not None))
-    found = [_described(cast("Tensor", a), block) for a, block in blocks]
-    if any(f is None for f in found):
+    """Launch `persistent_kernel` where it can do this, and every matrix has a descriptor; return whether it did."""
+    if name == "tangent" or (name == "slope" and inputs[4] is not None):
         return False
-    (x_described, x_flipped), (w_described, w_flipped), *out = cast("list[tuple[Any, bool]]", found)
-    y, z = [d for d, _ in out] + [None] * (2 - len(out))
-    programs = min(cut, _multiprocessors(cast("Tensor", x)))
+    u, x, w, b = inputs[:4] if name == "slope" else (None, *inputs)
+    y, z, sums = (outputs[0], None, outputs[1]) if name == "slope" else (*outputs, None)
+    width = t.n // 2 if t.n > 128 else t.n
+    stored = [None if a is None else _described(a, (t.m, width)) for a in (u, y, z)]
+    x_described, x_flipped = _described_or_turned(cast("Tensor", x), (t.m, t.k))
+    w_described, w_flipped = _described_or_turned(cast("Tensor", w), (t.k, t.n))
+    lacking = any(a is not None and d is None for a, d in zip((u, y, z), stored, strict=True))
+    if lacking or x_described is None or w_described is None:
+        return False
+    programs = min(_cut(sizes[0], t.m) * _cut(sizes[1], t.n), _multiprocessors(cast("Tensor", y)))
     launch(
         persistent_kernel,
         (programs,),
+        stored[0],
         x_described,
         w_described,
         b,
-        y,
-        z,
+        *stored[1:],
+        sums,
         *sizes,
         0 if b is None else b.stride(0),
         X_FLIPPED=x_flipped,
         W_FLIPPED=w_flipped,
+        SPLIT=width < t.n,
         PROGRAMS=programs,
-        SPLIT=stored < t.n,
         **options,
     )
     return True
 
 
-def _described(t: Tensor, block: tuple[int, int]) -> tuple[Any, bool] | None:
-    """Return a descriptor of a matrix, or of its transpose and True; None where the hardware can take neither."""
-    for flipped, m in ((False, t), (True, t.mT)):
-        even = m.stride(0) * m.element_size() % 16 == 0 and (m.is_meta or m.data_ptr() % 16 == 0)
-        if even and m.stride(1) == 1 and m.stride(0) >= m.shape[1] > 0:
-            return TensorDescriptor.from_tensor(m, list(block[::-1] if flipped else block)), flipped
-    return None
+def _described(t: Tensor, block: tuple[int, int]) -> Any:
+    """Return a tensor descriptor, or None where the hardware takes none: rows lie apart by multiples of 16 bytes."""
+    even = t.stride(0) * t.element_size() % 16 == 0 and (t.is_meta or t.data_ptr() % 16 == 0)
+    fits = t.numel() > 0 and t.stride(1) == 1 and t.stride(0) >= t.shape[1]
+    return TensorDescriptor.from_tensor(t, list(block)) if even and fits else None
+
+
+def _described_or_turned(t: Tensor, block: tuple[int, int]) -> tuple[Any, bool]:
+    """Return a descriptor and False, or that of the transpose and True."""
+    found = _described(t, block)
+    return (found, False) if found is not None else (_described(t.mT, block[::-1]), True)
+
+
+def _cut(size: int, tile: int) -> int:
+    return -(-size // tile)
 
 
 def _multiprocessors(x: Tensor) -> int:
@@ -591,7 +677,7 @@ def run_backward(
         dz = x.new_empty(m, n)
         cut = default_tiles("slope", x.dtype, _arch(x)) if tiles is None else _tiles(tiles)
         cut = _fitted(cut, (m, n, k)) if tiles is None else cut
-        sums = x.new_empty(-(-m // cut.m), n, dtype=_accumulator(x.dtype)) if needs[2] else None
+        sums = x.new_empty(_cut(m, cut.m), n, dtype=_accumulator(x.dtype)) if needs[2] else None
         kept = None if z is None else _rows(z)
         _run("slope", (_rows(u), rows, w, b, kept), (dz, sums), sizes=(m, n, k), act=act, tiles=cut)
         if sums is not None:
