@@ -447,19 +447,41 @@ def interpreted() -> bool:
     return triton is not None and not isinstance(forward_kernel, triton.JITFunction)
 
 
-def default_tiles(kernel: Kernel, dtype: torch.dtype, arch: int) -> Tiles:
-    """The tiles that a kernel gets for operands of a dtype: conservative ones, without spills where it was looked at.
+def default_tiles(kernel: Kernel, dtype: torch.dtype, arch: int, *, even: bool = True) -> Tiles:
+    """The tiles that a kernel gets for operands of a dtype: conservative ones, which compile without spills.
 
     arch is 10 major + minor of the compute capability, or 0 for the interpreter, whose cost is the number of programs.
+    Where rows are not even, in multiples of 16 elements, each element has an address of its own, in registers.
     """
     if arch == 0:
         return Tiles(32, 32, 32)
     if dtype == torch.float64:
-        return Tiles(64, 64 if kernel == "forward" else 32, 16, warps=4, stages=3)
+        return Tiles(64, 64 if kernel == "forward" and even else 32, 16, warps=4, stages=3)
     halves = 2 if kernel == "tangent" else 1  # it has two accumulators
     if dtype == torch.float32:
-        return Tiles(64, 64 // halves, 32, warps=4, stages=2)
+        return Tiles(64, 64 // halves, 32, warps=4 if even else 8, stages=2)
+    if not even:
+        return Tiles(64, 64, 32, warps=8, stages=2)
     return Tiles(128, 128 // halves, 64 if arch >= 90 else 32, warps=8, stages=3)
+
+
+def _chosen(
+    kernel: Kernel, inputs: tuple[Tensor | None, ...], sizes: tuple[int, int, int], tiles: Sequence[int] | None
+) -> Tiles:
+    """The tiles of a launch: those that were asked for, or the default ones."""
+    like = next(a for a in inputs if a is not None)
+    arch = _arch(like)
+    if tiles is None:
+        even = all(_is_even(a) for a in inputs if a is not None and a.ndim == 2)
+        t = _fitted(default_tiles(kernel, like.dtype, arch, even=even), sizes)
+    else:
+        t = _tiles(tiles)
+    return _affordable(t, kernel, like.element_size(), arch)
+
+
+def _is_even(t: Tensor) -> bool:
+    """Whether a row, or a column, is 16 elements at a time, with all its vectors at multiples of 16."""
+    return any(t.stride(i) == 1 and t.shape[i] % 16 == 0 and t.stride(1 - i) % 16 == 0 for i in (0, 1))
 
 
 def _affordable(t: Tiles, kernel: Kernel, size: int, arch: int) -> Tiles:
@@ -533,8 +555,7 @@ def _run(
         return
     like = cast("Tensor", outputs[0])
     arch = _arch(like)
-    t = _fitted(default_tiles(name, like.dtype, arch), sizes) if tiles is None else _tiles(tiles)
-    t = _affordable(t, name, like.element_size(), arch)
+    t = _chosen(name, inputs, sizes, tiles)
     options = {
         "ACT": act,
         "ACC": tl.float64 if like.dtype == torch.float64 else tl.float32,
@@ -675,11 +696,10 @@ def run_backward(
         db = dz.sum(0, dtype=_accumulator(x.dtype)).to(x.dtype)
     if act != "none":
         dz = x.new_empty(m, n)
-        cut = default_tiles("slope", x.dtype, _arch(x)) if tiles is None else _tiles(tiles)
-        cut = _fitted(cut, (m, n, k)) if tiles is None else cut
-        sums = x.new_empty(_cut(m, cut.m), n, dtype=_accumulator(x.dtype)) if needs[2] else None
-        kept = None if z is None else _rows(z)
-        _run("slope", (_rows(u), rows, w, b, kept), (dz, sums), sizes=(m, n, k), act=act, tiles=cut)
+        inputs, sizes = (_rows(u), rows, w, b, None if z is None else _rows(z)), (m, n, k)
+        t = _chosen("slope", inputs, sizes, tiles)
+        sums = x.new_empty(_cut(m, t.m), n, dtype=_accumulator(x.dtype)) if needs[2] else None
+        _run("slope", inputs, (dz, sums), sizes=sizes, act=act, tiles=t)
         if sums is not None:
             db = sums.sum(0).to(x.dtype)
     if needs[0]:
