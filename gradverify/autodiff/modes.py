@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradverify.autodiff.calling import Called, Primals
 
@@ -39,6 +40,34 @@ def deterministic(*, fill: bool) -> Iterator[None]:
         finally:
             torch.set_deterministic_debug_mode(mode)
             torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+
+
+class Ones(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """For as long as it is entered, memory that Python code asks torch for holds ones: another fill, and a finite one.
+
+    Without any it would hold what the call before left there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call an operator of torch's."""
+        out = func(*args, **(kwargs or {}))
+        return out.fill_(1) if func.overloadpacket in _FRESH else out
+
+
+_FRESH = frozenset(
+    (
+        torch.ops.aten.empty,
+        torch.ops.aten.empty_like,
+        torch.ops.aten.empty_strided,
+        torch.ops.aten.new_empty,
+        torch.ops.aten.new_empty_strided,
+    )
+)
 
 
 def overwrite(t: Tensor, values: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gradverify.autodiff.calling import is_inexact
-from gradverify.autodiff.modes import deterministic
+from gradverify.autodiff.modes import Ones, deterministic
 from gradverify.checks.alone import Alone, handed
 from gradverify.checks.flat import Array, flat, zeros
 from gradverify.checks.subject import Subject, order_bar
@@ -30,30 +31,39 @@ class _Result:
 
 
 def never_written(alone: Alone) -> Iterator[Evidence]:
-    """Outputs and gradients where fresh memory holds NaN, beside those of the call alone.
+    """Outputs and gradients where fresh memory holds NaN, beside those where it holds ones.
 
-    NaN that shows is proof. Any other change is held against two further calls, one in filled memory and one in
-    the same mode without the fill: only what follows the fill was never written.
+    NaN that shows in the first alone is proof, and so is another difference that comes again: what follows the fill was
+    never written. Where both fills give the same, and the call alone something else, it is torch's mode, or chance.
     """
-    filled = _call(alone, fill=True)
+    filled, ones = _call(alone, fill=True), _call(alone, fill=False)
     if filled.error is not None:
-        yield _raised(alone, filled.error)
+        yield _raised(alone, filled.error, ones)
         return
-    before = _named(alone)
-    shown = [_shown(alone.subject, name, filled.named.get(name), want) for name, want in before.items()]
+    own = _Result(named=_by_name(alone.outputs, alone.gradients))
+    base = own if ones.error is not None else ones
+    shown = [_shown(alone.subject, name, filled.named.get(name), want) for name, want in base.named.items()]
     yield from (e for e in shown if e is not None)
     if any(e.analytic for e in shown if e is not None):
         return
     bars = _bars(alone)
-    if _same(filled, _Result(named=before), bars):
-        return
-    kind, phase = _cause(alone, filled, bars)
-    for name, want in before.items():
-        got = filled.named.get(name)
+    if not _same(filled, base, bars):
+        yield from _differing(alone, filled, base, bars, UNWRITTEN, "fresh memory held NaN")
+    elif not _same(filled, own, bars):
+        yield from _differing(alone, filled, own, bars, "mode", "torch's deterministic algorithms")
+
+
+def _differing(
+    alone: Alone, filled: _Result, base: _Result, bars: Mapping[str, Array], kind: str, phase: str
+) -> Iterator[Evidence]:
+    """What differs, under the name of its cause, or of none where an equal call differs as well."""
+    if not _same(_call(alone, fill=True), filled, bars):
+        kind, phase = "not repeatable", "two equal calls"
+    for name, want in base.named.items():
         if want is not None:
-            yield _beside(
-                alone.subject, name, torch.zeros_like(want) if got is None else got, want, bars[name], kind, phase
-            )
+            got = filled.named.get(name)
+            got = torch.zeros_like(want) if got is None else got
+            yield _beside(alone.subject, name, got, want, bars[name], kind, phase)
 
 
 def _beside(subject: Subject, name: str, got: Tensor, want: Tensor, bar: Array, kind: str, phase: str) -> Evidence:
@@ -75,19 +85,15 @@ def _short(name: str) -> str:
     return name.removeprefix("the gradient of `").removesuffix("`")
 
 
-def _named(alone: Alone) -> dict[str, Tensor | None]:
-    return _by_name(alone.outputs, alone.gradients)
-
-
 def _by_name(outputs: tuple[Tensor, ...], gradients: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
     found: dict[str, Tensor | None] = {f"output {k}": y.detach() for k, y in enumerate(outputs)}
     return found | {f"the gradient of `{n}`": g for n, g in gradients.items()}
 
 
 def _call(alone: Alone, *, fill: bool) -> _Result:
-    """One call under torch's deterministic algorithms, with or without its fill."""
+    """One call under torch's deterministic algorithms, with their fill or with ones."""
     try:
-        with deterministic(fill=fill):
+        with deterministic(fill=fill), nullcontext() if fill else Ones():
             tape = alone.subject.record()
             gradients = tape.vjp(handed(alone.cotangents))
     except OpError as error:
@@ -95,12 +101,11 @@ def _call(alone: Alone, *, fill: bool) -> _Result:
     return _Result(named=_by_name(tape.outputs, gradients))
 
 
-def _raised(alone: Alone, error: OpError) -> Evidence:
-    """What raises with the fill and not without it has read what nobody wrote."""
-    again, bare = _call(alone, fill=True), _call(alone, fill=False)
-    if bare.error is not None:
+def _raised(alone: Alone, error: OpError, ones: _Result) -> Evidence:
+    """What raises where fresh memory holds NaN, and not where it holds ones, has read what nobody wrote."""
+    if ones.error is not None:
         kind, said = "mode", f"with torch's deterministic algorithms {error}"
-    elif again.error is None:
+    elif _call(alone, fill=True).error is None:
         kind, said = "not repeatable", f"in one of two equal calls {error}"
     else:
         kind, said = UNWRITTEN, f"with NaN in fresh memory {error}"
@@ -124,15 +129,6 @@ def _bars(alone: Alone) -> dict[str, Array]:
     for k, y in enumerate(alone.outputs):
         bars[f"output {k}"] = order_bar(alone.subject, y) if is_inexact(y) else zeros(y)
     return bars
-
-
-def _cause(alone: Alone, filled: _Result, bars: Mapping[str, Array]) -> tuple[str, str]:
-    """Why a call in filled memory differs, as a kind of evidence and in words."""
-    if not _same(_call(alone, fill=True), filled, bars):
-        return "not repeatable", "two equal calls"
-    if _same(_call(alone, fill=False), filled, bars):
-        return "mode", "torch's deterministic algorithms"
-    return UNWRITTEN, "fresh memory held NaN"
 
 
 def _same(a: _Result, b: _Result, bars: Mapping[str, Array]) -> bool:

@@ -36,8 +36,8 @@ REMEDIES = {
 
 
 WITHHELD = (
-    "if it is withheld on purpose, declare it: gv.no_grad beside the shape of an argument that never has a gradient; for "
-    "a part (a padding row, a detached weight) backward_of=g, where gv.frozen(...) stands around what carries none"
+    "if it is withheld on purpose, declare it: gv.no_grad beside the shape of an argument that never has a gradient; "
+    "for a part (a padding row, a detached weight) backward_of=g, where gv.frozen(...) stands around what carries none"
 )
 GRADIENT = ("vjp", "special")
 """Claims that hold the gradient against the derivative of the forward; what is zero at the edges alone is a mistake."""
