@@ -38,7 +38,7 @@ class KernelOp:
         tiles: names -> fields of its `Tiles`, for the interpreter.
         dims: letter -> its sizes, where they are not SIZE, or BATCH for many axes.
         most: (letters, product): sizes whose product is larger are left out, since a case costs by the program.
-        examples: pinned cases beside those of the specs that are small enough.
+        examples: pinned cases before those of the specs that are small enough.
     """
 
     name: str
@@ -92,7 +92,7 @@ def interpreted(op: KernelOp, module: ModuleType, name: str = "") -> Spec:
         order=(*order, "tiles"),
         dims=small_dims(op, spec),
         where=_where(op, spec),
-        examples=(*(e for e in spec.examples if op.is_small(e.dims)), *op.examples),
+        examples=(*op.examples, *(e for e in spec.examples if op.is_small(e.dims))),
         truth="reference",
         dtypes=("float64",),
         devices=("cpu",),
@@ -143,7 +143,13 @@ def _of_catalogue(name: str, **fields: Any) -> KernelOp:
 
 _ALL = {
     "matmul": _of_catalogue(
-        "matmul", tiles={"4x4x4": {"m": 4, "n": 4, "k": 4}, "8x4x8": {"m": 8, "n": 4, "k": 8, "group": 2}}
+        "matmul",
+        tiles={"4x4x4": {"m": 4, "n": 4, "k": 4}, "8x4x8": {"m": 8, "n": 4, "k": 8, "group": 2}},
+        examples=(
+            Example(dims={"m": (9,), "k": 5, "n": 6}, kwargs={"act": "gelu"}),
+            Example(dims={"m": (2, 5), "k": 6, "n": 5}, kwargs={"act": "silu", "save": "preactivation"}),
+            Example(dims={"m": (6,), "k": 3, "n": 9}, kwargs={"act": "relu", "save": "preactivation"}),
+        ),
     ),
     "attention": _of_catalogue(
         "attention",
