@@ -1,0 +1,147 @@
+"""Calls of the fused ops beside what they are compared with: plain float64, and PyTorch's own fused kernels.
+
+It needs torch and the catalogue, nothing else: a machine with a GPU may have no more.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gradverify.catalogue.attention import attention
+from gradverify.catalogue.matmul import matmul
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda z: z,
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda z: functional.gelu(z, approximate="tanh"),
+    "silu": functional.silu,
+}
+RIVALS = {"flash": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTION, "math": SDPBackend.MATH}
+
+Function = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Inputs by shape, our op, and the same in plain PyTorch.
+
+    `rivals`: name -> PyTorch's own fast way; the first is the one whose error ours is held against.
+    """
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+    ours: Function
+    plain: Function
+    rivals: Mapping[str, Function] = field(default_factory=dict)
+
+    def inputs(self, dtype: torch.dtype, device: str, *, seed: int = 0, grad: bool = True) -> dict[str, Tensor]:
+        """Standard normal inputs, drawn on the CPU so that every device gets the same."""
+        g = torch.Generator().manual_seed(seed)
+        drawn = {n: torch.randn(s, generator=g, dtype=torch.float64) for n, s in self.shapes.items()}
+        return {n: t.to(device, dtype).requires_grad_(grad) for n, t in drawn.items()}
+
+
+def backend_on(device: str) -> str:
+    """Kernels on a GPU; on a CPU what stands in for them."""
+    return "triton" if device.startswith("cuda") else "torch"
+
+
+def attention_call(
+    device: str, *, b: int, h: int, s: int, d: int, causal: bool, kv: int | None = None, keys: int | None = None
+) -> Call:
+    """Attention of s rows over as many keys, or over `keys`; `kv` heads of k and v."""
+    keys, kv = keys or s, kv or h
+    named = {n: _sdpa(backend, causal=causal) for n, backend in RIVALS.items() if n != "math"}
+    square = keys == s and kv == h
+    return Call(
+        name=f"attention B {b} H {h}{'' if kv == h else f':{kv}'} S {s}{'' if keys == s else f':{keys}'} D {d}"
+        f"{' causal' if causal else ''}",
+        shapes={"q": (b, h, s, d), "k": (b, kv, keys, d), "v": (b, kv, keys, d)},
+        ours=lambda q, k, v: attention(q, k, v, causal=causal, backend=backend_on(device)),
+        plain=lambda q, k, v: plain_attention(q, k, v, causal=causal),
+        rivals=(named if device.startswith("cuda") else {"math": _sdpa(RIVALS["math"], causal=causal)})
+        if square
+        else {},
+    )
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+    """All scores at once; the last row sees the last key; a row that sees nothing is 0."""
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if causal:
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(k.shape[2] - q.shape[2] + 1)
+        dead = hidden.all(-1, keepdim=True)
+        scores = scores.masked_fill(hidden & ~dead, -torch.inf)
+        return scores.softmax(-1).masked_fill(dead, 0) @ v
+    return scores.softmax(-1) @ v
+
+
+def _sdpa(backend: SDPBackend, *, causal: bool) -> Function:
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with sdpa_kernel(backend):
+            return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    return call
+
+
+def matmul_call(device: str, *, m: int, n: int, k: int, act: str, bias: bool = True) -> Call:
+    """act(x @ w + b)."""
+    function = ACTIVATIONS[act]
+    rivals: dict[str, Function] = {"linear + act": lambda x, w, b=None: function(functional.linear(x, w.mT, b))}
+    if act == "none" and not bias:
+        rivals = {"cuBLAS": lambda x, w: x @ w}
+    return Call(
+        name=f"matmul {m} x {n} x {k} {act}{'' if bias else ', no bias'}",
+        shapes={"x": (m, k), "w": (k, n)} | ({"b": (n,)} if bias else {}),
+        ours=lambda x, w, b=None: matmul(x, w, b, act=act, backend=backend_on(device)),
+        plain=lambda x, w, b=None: function(x @ w if b is None else x @ w + b),
+        rivals=rivals,
+    )
+
+
+def results(function: Function, inputs: Mapping[str, Tensor], cotangent: Tensor) -> dict[str, Tensor]:
+    """The output and the gradients, by name."""
+    y = function(**inputs)
+    grads = torch.autograd.grad(y, list(inputs.values()), cotangent.to(y.dtype))
+    return {"y": y.detach()} | {f"d{n}": g for n, g in zip(inputs, grads, strict=True)}
+
+
+def tangent(function: Function, inputs: Mapping[str, Tensor], tangents: Mapping[str, Tensor]) -> Tensor:
+    """The tangent of the output, by forward mode; torch warns of a deprecation of its own there."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        duals = {n: forward_ad.make_dual(t.detach(), tangents[n]) for n, t in inputs.items()}
+        return forward_ad.unpack_dual(function(**duals)).tangent
+
+
+def distance(value: Tensor, exact: Tensor) -> float:
+    """||value - exact|| / ||exact||, in float64."""
+    size = float(torch.linalg.vector_norm(exact.double()))
+    gap = float(torch.linalg.vector_norm(value.double() - exact.double()))
+    return gap / size if size else gap
+
+
+def settings(call: Call, dtype: torch.dtype, device: str, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs in a dtype and a cotangent in it, the same for ours, the rival and the truth."""
+    inputs = call.inputs(dtype, device, seed=seed)
+    with torch.no_grad():
+        shape = call.plain(**{n: t.to("meta") for n, t in inputs.items()}).shape
+    g = torch.Generator().manual_seed(seed + 1)
+    return inputs, torch.randn(shape, generator=g, dtype=torch.float64).to(device, dtype)
+
+
+def widened(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The same numbers in float64."""
+    return {n: t.detach().double().requires_grad_() for n, t in inputs.items()}

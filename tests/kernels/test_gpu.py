@@ -1,0 +1,154 @@
+"""ci/gpu where there is no GPU: its references, its tables, what it says of a machine that lacks something."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from ci.kernels import calls, device_checks, device_speed, gpu
+from ci.kernels.device_speed import Timing
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_plain_attention_is_torchs_own_where_torch_has_it():
+    q, k, v = (torch.randn(2, 2, 7, 4, dtype=torch.float64) for _ in range(3))
+    for causal in (False, True):
+        want = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        assert calls.distance(calls.plain_attention(q, k, v, causal=causal), want) < 1e-14
+
+
+def test_rows_of_plain_attention_that_see_nothing_are_zero_without_a_gradient():
+    q, k, v = (torch.randn(1, 1, n, 2, dtype=torch.float64, requires_grad=True) for n in (5, 3, 3))
+    y = calls.plain_attention(q, k, v, causal=True)
+    grads = torch.autograd.grad(y.sum(), (q, k, v))
+    assert (y[..., :2, :] == 0).all()
+    assert (y[..., 2, :] == v[..., 0, :]).all()
+    assert (grads[0][..., :2, :] == 0).all()
+    assert all(g.isfinite().all() for g in grads)
+
+
+def test_float64_is_verified_and_a_wrong_op_is_seen(monkeypatch):
+    few = [next(device_checks.small_calls("cpu"))]
+    monkeypatch.setattr(device_checks, "small_calls", lambda _: few)
+    assert not [r for r in device_checks.verify("cpu") if r.wrong]
+    wrong = calls.Call(name="w", shapes=few[0].shapes, ours=lambda **t: few[0].ours(**t) * 1.001, plain=few[0].plain)
+    monkeypatch.setattr(device_checks, "small_calls", lambda _: [wrong])
+    rows = [r for r in device_checks.verify("cpu") if r.call == "w"]
+    assert [r.what for r in rows] == ["y", "dx", "dw", "db", "y'"]
+    assert all("differs by 1.0e-03 of its size" in r.wrong for r in rows)
+
+
+def test_an_error_is_a_ratio_to_anothers_and_no_smaller_than_a_rounding():
+    assert device_checks.compared("bf16", "c", "y", 2e-3, 2e-3).wrong == ""
+    assert (
+        "1.50 times the error of PyTorch's kernel, 1.3 is allowed"
+        in device_checks.compared("bf16", "c", "y", 3e-3, 2e-3).wrong
+    )
+    assert device_checks.compared("bf16", "c", "y", 1e-4, 0.0).wrong == ""
+    assert device_checks.compared("fp32", "c", "y", 1.0, 1e-7).wrong == ""
+    assert device_checks.compared("fp16", "c", "y", math.nan, 1e-3).wrong
+
+
+def test_repeats_are_held_bit_by_bit(monkeypatch):
+    call = calls.matmul_call("cpu", m=4, n=4, k=4, act="none")
+    noisy = calls.Call(
+        name="noisy", shapes=call.shapes, ours=lambda **t: call.ours(**t) * (1 + torch.rand(())), plain=call.plain
+    )
+    monkeypatch.setattr(device_checks, "narrow_calls", lambda _: [call, noisy])
+    rows = list(device_checks.repeat("cpu"))
+    assert {r.call for r in rows if r.wrong} == {"noisy"}
+
+
+def timing(who: str, ms: float, rows: int = 4096, group: str = "matmul forward") -> Timing:
+    return Timing(f"c{rows}", group, rows, who, ms, 1.0)
+
+
+def test_speeds_are_geometric_means_of_ratios_and_what_is_demanded_stands_beside():
+    timings = [timing("ours", 2.0), timing("cuBLAS", 1.0), timing("ours", 1.0, 8192), timing("cuBLAS", 4.0, 8192)]
+    timings += [timing("ours", 1.0, 1024), timing("cuBLAS", 9.0, 1024)]  # too short to count
+    timings += [timing("cuDNN", math.nan)]  # cannot run this shape
+    found = device_speed.ratios(timings)
+    assert list(found) == ["matmul forward / cuBLAS"]
+    assert found["matmul forward / cuBLAS"] == (pytest.approx(2**0.5), 0.92)
+
+
+def test_every_demanded_speed_is_one_that_is_measured():
+    d = "|".join(f"D {d}" for d in device_speed.HEADS)
+    assert all(n.split(" / ")[1] in ("flash", "unfused", "cuBLAS", "linear + act") for n in device_speed.MUST)
+    assert all(n.startswith("matmul") or any(h in n for h in d.split("|")) for n in device_speed.MUST)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_and_how_to_rehearse(capsys):
+    assert gpu.main([]) == 3
+    assert capsys.readouterr().err.endswith("); --device cpu rehearses.\n")
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "missing", lambda _: ["triton"])
+    assert gpu.main([]) == 2
+    assert capsys.readouterr().err.startswith("ci/gpu: triton is not installed for ")
+
+
+def test_an_unknown_piece_is_misuse(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main(["fast"])
+    assert "no piece 'fast'; there are verify, precision, repeat, sanitize, speed, memory" in capsys.readouterr().err
+
+
+def test_pieces_run_one_at_a_time_and_are_gathered(tmp_path, capsys):
+    assert gpu.main(["sanitize", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    assert gpu.main(["memory", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert set(results) == {"machine", "sanitize", "memory"}
+    text = (tmp_path / "gpu.md").read_text()
+    assert "### sanitize\n\nnothing wrong" in text
+    assert "| compute-sanitizer | not installed here: nothing was looked at |" in text
+    assert "a rehearsal" in text
+
+
+def test_what_fails_is_listed_and_the_speeds_have_their_verdict():
+    results = {
+        "machine": {"device": "G"},
+        "precision": {"rows": [], "wrong": ["x"], "seconds": 1.0},
+        "speed": {
+            "rows": [],
+            "wrong": [],
+            "seconds": 2.0,
+            "ratios": {"a / b": {"ratio": 0.9, "must": 0.92}, "c / d": {"ratio": 2.0, "must": math.nan}},
+        },
+    }
+    text = gpu.markdown(results)
+    assert "1 wrong, 1 s." in text
+    assert "| a / b | 0.9 | 0.92 | missed |" in text
+    assert "| c / d | 2 | nan |  |" in text
+
+
+def test_the_script_needs_nothing_but_torch_triton_and_the_standard_library():
+    """hypothesis, msgspec and the rest may be missing where the GPU is."""
+    code = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("hypothesis", "msgspec", "pytest", "click", "rich", "jinja2"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+from ci.kernels import gpu
+print(gpu.main(["sanitize", "memory", "--device", "cpu", "--out", sys.argv[1]]))
+from ci.kernels.device_checks import tiny
+tiny("cpu")
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    out = ROOT / ".cache" / "gpu-test"
+    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, env=env, check=False)
+    assert done.stdout.splitlines()[-1:] == ["0"], done.stderr
