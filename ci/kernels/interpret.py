@@ -74,7 +74,7 @@ def judged(task: Task) -> Row:
     from ci.kernels.ops import imported, interpreted, known
 
     op = known(task.op)
-    spec = interpreted(op, imported(op.module), task.spec)
+    spec = interpreted(op, imported(op.module), task.spec, task.claim)
     if task.claim in PRECISION:
         return precision_of(spec, task.claim, memory)
     return verdict_on(spec, task.claim, memory, examples=task.examples, seed=task.seed)

@@ -7,12 +7,14 @@ import itertools
 import multiprocessing
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from ci.bench import tables
 from ci.kernels.interpret import CLAIMS, NAN, Row, row
 from ci.kernels.memory import Memory
 from ci.kernels.ops import OPS, imported, interpreted, known, specs_of
@@ -76,7 +78,7 @@ def hunted(mutant: Mutant) -> Caught:
     with tempfile.TemporaryDirectory() as folder:
         op, module = known(mutant.op), planted(mutant, Path(folder))
         for examples, name, claim in itertools.product(EXAMPLES, specs_of(op), CLAIMS):
-            found = tried(interpreted(op, module, name), claim, memory, examples=examples)
+            found = tried(interpreted(op, module, name, claim), claim, memory, examples=examples)
             if found.outcome in ("FAIL", "ERROR") or found.faults:
                 return Caught(mutant, found)
     return Caught(mutant, None)
@@ -144,27 +146,40 @@ def hunt(mutants: Sequence[Mutant], *, jobs: int) -> Iterator[Caught]:
 
 
 def main(ops: Sequence[str], *, jobs: int, publish: bool) -> int:
-    """Hunt, print the table; exit code 1 where one survives."""
-    from ci.bench import tables
-
+    """Hunt, print what caught each, and the table by kind; exit code 1 where one survives."""
     found = []
     for one in hunt(all_mutants(ops or list(OPS)), jobs=jobs):
-        found.append(one)
-        print(f"  {one.mutant.op:10} {one.mutant.name:32} {one.row.claim if one.row else '-':9} {one.how}", flush=True)
-    rows = [(m.mutant.op, m.mutant.kind, m.mutant.name.replace("_", " "), claim_of(m), m.how) for m in found]
-    survivors = [m.mutant.name for m in found if m.row is None]
-    print(f"\n{len(found) - len(survivors)} of {len(found)} planted kernel bugs are caught")
+        found.append(line_of(one))
+        print("  " + "  ".join(found[-1]), flush=True)
+    summary, every = by_kind(found), tables.table(HEAD, found)
+    print(f"\n{summary}")
     if publish:
-        body = tables.table(("op", "kind", "planted bug", "first claim that fails", "how"), rows)
-        head = f"{len(found) - len(survivors)} of {len(found)} planted kernel bugs are caught.\n\n"
-        tables.publish(
-            "kernels",
-            head + body,
-            {"mutants": [dict(zip(("op", "kind", "name", "claim", "how"), r, strict=True)) for r in rows]},
-        )
-    return 1 if survivors else 0
+        tables.publish("kernels", summary, {"mutants": [dict(zip(HEAD, f, strict=True)) for f in found]}, more=every)
+    return 1 if any(f[3] == NOBODY for f in found) else 0
 
 
-def claim_of(caught: Caught) -> str:
-    """The claim that caught it."""
-    return f"`{caught.row.claim}`" if caught.row else "none"
+HEAD = ("op", "kind", "planted bug", "first claim that fails", "how")
+NOBODY = "none"
+
+
+def line_of(caught: Caught) -> tuple[str, ...]:
+    """A mutant as a line of the whole table."""
+    m = caught.mutant
+    name = m.name.removeprefix(f"{m.op}_").replace("_", " ")
+    return m.op, m.kind, name, f"`{caught.row.claim}`" if caught.row else NOBODY, caught.how
+
+
+def by_kind(found: Sequence[tuple[str, ...]]) -> str:
+    """How many of each kind are caught, under which claims, and how many of them by the memory that they touch."""
+    kinds: dict[str, list[tuple[str, ...]]] = {}
+    for f in found:
+        kinds.setdefault(f[1], []).append(f)
+    rows = []
+    for kind, group in sorted(kinds.items()):
+        claims = Counter(f[3] for f in group if f[3] != NOBODY)
+        touched = sum(f[4] in ("out of bounds", "race") for f in group)
+        words = ", ".join(f"{c} {n}" for c, n in claims.most_common())
+        rows.append((kind, len(group), sum(claims.values()), touched or "", words))
+    caught = sum(r[2] for r in rows)
+    head = ("kind of bug", "planted", "caught", "of them by bounds or races", "under the claim")
+    return f"{caught} of {len(found)} planted bugs of the kernels are caught.\n\n{tables.table(head, rows)}"

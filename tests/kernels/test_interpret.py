@@ -135,6 +135,25 @@ def test_every_mutant_of_the_catalogue_applies_and_has_a_name_of_its_own(op):
     assert all(m.op == op and m.planted_in(source) != source for m in mutants)
 
 
+def test_the_table_of_planted_bugs_counts_by_kind():
+    code = """
+from ci.kernels.mutants import by_kind
+print(by_kind([
+    ("o", "stride", "a", "`vjp`", "GV199"),
+    ("o", "stride", "b", "`layout`", "out of bounds"),
+    ("o", "grid", "c", "none", "survived"),
+]))
+"""
+    assert run(code=code).stdout.splitlines() == [
+        "2 of 3 planted bugs of the kernels are caught.",
+        "",
+        "| kind of bug | planted | caught | of them by bounds or races | under the claim |",
+        "| --- | --- | --- | --- | --- |",
+        "| grid | 1 | 0 |  |  |",
+        "| stride | 2 | 2 | 1 | `vjp` 1, `layout` 1 |",
+    ]
+
+
 def test_an_unknown_op_is_misuse():
     done = run("--op", "softmax")
     assert done.returncode == 2
