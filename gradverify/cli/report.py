@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import webbrowser
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ _FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
 
 @click.command("report")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN.json...")
+@click.option("--html", **_FILE, help="One HTML file, for people.")
 @click.option("--json", "json", **_FILE, help="All of them as one report.")
 @click.option("--junit", **_FILE, help="JUnit XML, for Jenkins, GitLab and others.")
 @click.option("--sarif", **_FILE, help="SARIF 2.1.0, for code scanning.")
@@ -36,6 +38,7 @@ _FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
 @click.option("--baseline", **_FILE, help="A SARIF or JSON report: what it has is known, only what is new fails.")
 @click.option("--exit-code", is_flag=True, help="Exit as the run did: 1 FAIL, 2 unusable, 3 not verified.")
 @click.option("--allow-inconclusive", is_flag=True, help="A claim that cannot be judged is skipped, and fails nothing.")
+@click.option("--open", "opened", is_flag=True, help="Show the HTML file in a browser.")
 @click.option("--no-times", is_flag=True, help="Leave out dates, durations and the command: same seed, same bytes.")
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
@@ -56,6 +59,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         _write(_FORMATS[option](run, given), path)
     if given["github"]:
         _github(run, given)
+    if given["opened"]:
+        webbrowser.open(outputs["html"].absolute().as_uri())
     if not outputs and not given["github"]:
         output.emit(render(run, _view(run)))
     if known is not None:
@@ -86,6 +91,12 @@ def _md(run: Run, _: Mapping[str, Any]) -> str:
     return markdown(run)
 
 
+def _html(run: Run, _: Mapping[str, Any]) -> str:
+    from gradverify.reports.html import html
+
+    return html(run)
+
+
 def _events(run: Run, _: Mapping[str, Any]) -> str:
     from gradverify.reports.events import events
 
@@ -93,6 +104,7 @@ def _events(run: Run, _: Mapping[str, Any]) -> str:
 
 
 _FORMATS: dict[str, Callable[[Run, Mapping[str, Any]], str]] = {
+    "html": _html,
     "json": _json,
     "junit": _junit,
     "sarif": _sarif,
@@ -108,6 +120,8 @@ def _outputs(given: Mapping[str, Any]) -> dict[str, Path]:
     streamed += ["--github"] if given["github"] else []
     if len(streamed) > 1:
         raise UsageError(f"{' and '.join(streamed)} would be mixed on standard output; write one of them to a file.")
+    if given["opened"] and outputs.get("html", _STDOUT) == _STDOUT:
+        raise UsageError("--open shows a file: name it, for example --html report.html --open.")
     for option, path in outputs.items():
         if path != _STDOUT:
             output.output_file(path, f"--{option}")

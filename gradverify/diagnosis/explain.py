@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from gradverify.diagnosis.case import told
 from gradverify.diagnosis.diagnose import Diagnosis, diagnosed
+from gradverify.diagnosis.figures import whole_gradient
 from gradverify.diagnosis.patterns import Pattern
 from gradverify.records.codes import TITLES
 from gradverify.records.evidence import Evidence, Mismatch
@@ -62,6 +63,7 @@ def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
         location=spec.source,
         minimal=e.case,
         pattern=pattern.said if pattern is not None else "",
+        gradient=whole_gradient(found.samples[0], found.name) if found is not None else None,
     )
 
 

@@ -19,13 +19,14 @@ from gradverify.cases.strategies import allowed, cases, pinned
 from gradverify.cases.sweep import spread, sweep
 from gradverify.checks import CHECKS
 from gradverify.diagnosis.explain import REMEDIES, explain, remedy_of_raised
+from gradverify.diagnosis.figures import illustrated
 from gradverify.engine.heap import set_aside
 from gradverify.engine.refusals import refuses, told
 from gradverify.engine.search import Found, search
 from gradverify.engine.threads import largest, threads_for
 from gradverify.errors import CannotJudgeError, NotApplicableError, OpError
 from gradverify.judge import conclude, judge, of_case
-from gradverify.records.case import Case
+from gradverify.records.case import Case, tally
 from gradverify.records.claims import CLAIMS, selected
 from gradverify.records.codes import TITLES, matches
 from gradverify.records.evidence import Estimate, Evidence
@@ -272,7 +273,8 @@ class _Trial:
         if not verdicts:
             return msgspec.structs.replace(self._nothing(found), cases=counts)
         result = conclude(verdicts, claim=self.claim, device=self.device, dtype=self.dtype, cases=counts)
-        return self._with_refusal(self._explained(result, found))
+        result = msgspec.structs.replace(result, tried=tally(v.evidence.case for v in found.verdicts))
+        return self._with_refusal(illustrated(self.spec, self._explained(result, found)))
 
     def _with_refusal(self, result: Result) -> Result:
         """A claim about sizes that passes says which the op refuses; in others they are draws that were left out."""

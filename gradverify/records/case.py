@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +72,20 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     def id(self) -> str:
         """Six hexadecimal digits of the SHA-256 of the canonical JSON."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:6]
+
+
+def tally(cases: Iterable[Case]) -> dict[str, dict[str, int]]:
+    """How often the cases had each size, layout, word of values, keyword and cotangent; the commonest first."""
+    counts: dict[str, Counter[str]] = {}
+    for case in cases:
+        sizes = [(f"size {k}", "x".join(map(str, v)) or "()" if isinstance(v, tuple) else str(v)) for k, v in case.dims]
+        words = [("layout", word) for _, word in case.layouts] or [("layout", "contiguous")]
+        words += [("values", word) for _, word in case.values] or [("values", "normal")]
+        words += [(f"keyword {k}", repr(v)) for k, v in case.kwargs]
+        words += [("cotangent", word) for word in case.cotangents] or [("cotangent", "contiguous")]
+        for kind, word in [*sizes, *words]:
+            counts.setdefault(kind, Counter())[word] += 1
+    return {kind: dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))) for kind, found in counts.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,11 +16,24 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
     end_col: int = 0
 
 
+class Gradient(msgspec.Struct, frozen=True, kw_only=True):
+    """The gradient of an argument entry by entry, row-major: the op's own, the true one, and the error of that."""
+
+    argument: str
+    shape: tuple[int, ...]
+    analytic: tuple[float, ...]
+    numeric: tuple[float, ...]
+    error: tuple[float, ...]
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Why a claim failed or could not be judged, for people and machines.
 
     `lines` are the measured facts in words, one a line, in the order in which they are printed. `pattern`: what was
     measured of a wrong gradient as a whole, in words; empty where nothing fits.
+
+    Figures, where they could be measured: `frame` are numbered lines of source around the location, `curve` pairs of
+    step and error of central differences at the worst entry, `gradient` a wrong gradient as a whole.
     """
 
     code: str
@@ -31,3 +44,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     minimal: Case | None = None
     replay_id: str | None = None
     pattern: str = ""
+    frame: tuple[tuple[int, str], ...] = ()
+    curve: tuple[tuple[float, float], ...] = ()
+    gradient: Gradient | None = None

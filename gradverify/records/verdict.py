@@ -60,7 +60,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     `resolution` is the largest (worst) relative fault that could have hidden in a passing claim; NaN where unknown.
     `seconds` holds the wall time by phase: `op`, `generation`, `judging`. `measured`: facts of the op beside the
-    verdict, such as what it saves for backward. `budget`: of `precision` only.
+    verdict, such as what it saves for backward. `tried`: what the cases were like, how often each. `budget`: of
+    `precision` only.
     """
 
     claim: str
@@ -77,5 +78,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     finding: Finding | None = None
     seconds: dict[str, float] = {}
     measured: dict[str, Fact] = {}
+    tried: dict[str, dict[str, int]] = {}
     xfailed: str = ""
     budget: Budget | None = None

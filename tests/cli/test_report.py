@@ -33,7 +33,7 @@ def test_without_a_format_it_prints_what_check_prints(gradverify_: Call) -> None
 
 
 def test_all_formats_are_written_at_once_and_runs_are_merged(gradverify_: Call, folder: Path) -> None:
-    names = {option: folder / f"out.{option}" for option in ("json", "junit", "sarif", "md", "events")}
+    names = {option: folder / f"out.{option}" for option in ("html", "json", "junit", "sarif", "md", "events")}
     options = [word for option, path in names.items() for word in (f"--{option}", str(path))]
     answer = gradverify_("report", "failing.json", "unjudged.json", *options)
     assert (answer.code, answer.out, answer.err) == (0, "", "")
@@ -42,7 +42,7 @@ def test_all_formats_are_written_at_once_and_runs_are_merged(gradverify_: Call, 
     assert all(path.stat().st_size for path in names.values())
 
 
-@pytest.mark.parametrize("option", ["--json", "--junit", "--sarif", "--md", "--events"])
+@pytest.mark.parametrize("option", ["--html", "--json", "--junit", "--sarif", "--md", "--events"])
 def test_a_dash_is_standard_output(gradverify_: Call, option: str) -> None:
     answer = gradverify_("report", "failing.json", option, "-")
     assert answer.code == 0
@@ -117,6 +117,7 @@ def test_without_times_reports_of_one_seed_are_equal(gradverify_: Call) -> None:
         (["failing.json", "--json", "-", "--md", "-"], "--json - and --md - would be mixed on standard output"),
         (["failing.json", "--github", "--md", "-"], "--md - and --github would be mixed"),
         (["failing.json", "--junit", "no/where.xml"], "--junit no/where.xml: its directory does not exist"),
+        (["failing.json", "--open"], "--open shows a file: name it, for example --html report.html --open"),
         (["failing.json", "--sarif", "."], "--sarif .: is a directory"),
         (["failing.json", "--baseline", "gone"], "--baseline gone: "),
         (["failing.json", "--baseline", "bad.json"], "--baseline bad.json: "),
@@ -135,3 +136,11 @@ def test_what_cannot_be_read_or_written_is_told_before_anything_is(
 def test_an_empty_run_is_a_run(gradverify_: Call, folder: Path) -> None:
     (folder / "empty.json").write_text(json_.dumps(Run()))
     assert gradverify_("report", "empty.json", "--exit-code").code == 3
+
+
+def test_open_shows_the_file_that_was_written(gradverify_: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert gradverify_("report", "failing.json", "--html", "r.html", "--open").code == 0
+    assert opened == [(folder / "r.html").as_uri()]
+    assert "<!doctype html>" in (folder / "r.html").read_text()
