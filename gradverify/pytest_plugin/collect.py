@@ -179,7 +179,7 @@ class StaleItem(_SpecItem):
         if any(_shows(known[t], self.code) for t in self.tried if t in known):
             return
         own = [t for t in self.tried if t not in known]
-        for trial in sorted(own, key=lambda t: not matches(FAMILY[t.claim], self.code)):
+        for trial in sorted(own, key=lambda t: not matches(FAMILY.get(t.claim, ""), self.code)):
             if _shows(self.verify(trial), self.code):
                 return
         said = f"xfail {self.code!r} ({self.parent.spec.xfail[self.code]}) passes: remove it"
@@ -246,7 +246,8 @@ def _marks(spec: Spec) -> list[pytest.Mark]:
 
 
 def _shows(result: Result, code: str) -> bool:
-    return matches(result.xfailed, code)
+    """Whether a result is the failure that a code expects; a pattern's own code is that of its family, too."""
+    return bool(result.xfailed) and (matches(result.xfailed, code) or result.reason.startswith(f"xfail {code}: "))
 
 
 @cache

@@ -12,6 +12,7 @@ from tests.plugin.conftest import HEAD, Answers, Project, spec
 from tests.reports.runs import IMPRECISE, RAISED, UNSURE, VJP_FAIL, passed
 
 ONE = ("--gv-checks", "vjp")
+SCALE = "GV101 wrong scale: backward returns 2 x the true gradient of `w`"
 
 
 def test_a_failure_prints_the_block_of_the_command_line_and_nothing_else(
@@ -26,8 +27,8 @@ def test_a_failure_prints_the_block_of_the_command_line_and_nothing_else(
     printed = capfd.readouterr().out
     assert shown
     assert f"\n{shown}\n" in printed
-    assert shown.startswith("  ✗ vjp              GV199 wrong gradient of `w`\n    --> test_ops.py:")
-    done.stdout.fnmatch_lines(["FAILED test_ops.py::wrong::vjp[[]cpu-float64] - GV199 wrong gradient of `w`"])
+    assert shown.startswith(f"  ✗ vjp              {SCALE}\n    --> test_ops.py:")
+    done.stdout.fnmatch_lines([f"FAILED test_ops.py::wrong::vjp[[]cpu-float64] - {SCALE[:20]}*"])
 
 
 def test_only_a_long_traceback_says_where_it_was_raised(project: Project, answers: Answers) -> None:
