@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 import torch
@@ -41,7 +42,7 @@ LOG2E = math.log2(math.e)
 LARGEST_HEAD = 256
 """Above, no tile of q, k and v fits into shared memory beside its accumulator."""
 
-REACH = 2**31 // 256
+REACH = 2**31 // 512
 """Strides up to here are 32-bit inside a tile; tensors with longer ones are copied before a launch."""
 
 
@@ -63,7 +64,7 @@ class Tiles:
 # (bytes of an element, head_dim up to) -> tiles. Without spills on sm_80, sm_90 and sm_100, as far as can be compiled.
 _TABLE: dict[tuple[int, int], Tiles] = {
     (2, 64): Tiles((128, 64, 4, 3), (64, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2)),
-    (2, 128): Tiles((128, 64, 8, 2), (64, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2)),
+    (2, 128): Tiles((128, 64, 8, 2), (32, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2)),
     (2, 256): Tiles((64, 32, 8, 2), (32, 32, 8, 1), (64, 32, 8, 1), (64, 16, 8, 1)),
     (4, 64): Tiles((64, 32, 4, 2), (32, 32, 4, 1), (64, 32, 8, 1), (32, 32, 4, 1)),
     (4, 128): Tiles((64, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (32, 16, 4, 1)),
@@ -95,8 +96,10 @@ def _load_rows(
     row = tl.arange(0, ROWS)[:, None]
     col = tl.arange(0, COLS)[None, :]
     at = ptr + first * tl.cast(strides[0], tl.int64) + row * strides[0] + col * strides[1]
-    if EDGE:
+    if EDGE and N < COLS:
         x = tl.load(at, mask=(first + row < n_rows) & (col < N), other=0.0)
+    elif EDGE:
+        x = tl.load(at, mask=first + row < n_rows, other=0.0)
     elif N < COLS:
         x = tl.load(at, mask=col < N, other=0.0)
     else:
@@ -155,18 +158,22 @@ def _columns_seen(first, sk, band, M: tl.constexpr, N: tl.constexpr, HAS_LO: tl.
 
 @_jit
 def _rows_seeing(first, sq, sk, band, M: tl.constexpr, N: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr):
-    """Of columns first ... first + N - 1: begin <= full_begin <= full_end, end, as in `_columns_seen`, of rows."""
+    """Of columns first ... first + N - 1: begin <= full_begin <= full_end, end, as in `_columns_seen`, of rows.
+
+    The last tile of rows may be among the full ones: whoever loads lse as +inf beyond sq need not look at rows.
+    """
     begin = first * 0
     end = begin + sq
     full_begin = begin
-    full_end = end // M * M
+    full_end = (end + M - 1) // M * M
     if HAS_LO:
         end = tl.minimum(end, tl.maximum(first + N - band[0], 0))
         full_end = tl.minimum(full_end, tl.maximum(first + 1 - band[0], 0) // M * M)
     if HAS_HI:
         begin = tl.maximum(first - band[1], 0) // M * M
         full_begin = (tl.maximum(first + N - 1 - band[1], 0) + M - 1) // M * M
-    full_end = tl.where(first + N > sk, 0, full_end)  # the last columns may lie beyond sk
+    # The last columns may lie beyond sk: none of their tiles is full.
+    full_begin = tl.where(first + N > sk, (end + M - 1) // M * M, full_begin)
     return begin, full_begin, tl.maximum(full_end, full_begin), end
 
 
@@ -267,18 +274,14 @@ def _dkdv_loop(dk, dv, k, v, q, do, lse, delta, mask, qs, dos, ms, col, begin, e
     for start in range(begin, end, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
         row = rows[None, :]
-        qt = _load_rows(q, qs, start, sq, D, BLOCK_M, BLOCK_D, EDGE)
+        qt = _load_rows(q, qs, start, sq, D, BLOCK_M, BLOCK_D, True)
         # A row beyond sq has lse = +inf, hence p = 0.
-        if EDGE:
-            top = tl.load(lse + rows, mask=rows < sq, other=float("inf"))
-            mean = tl.load(delta + rows, mask=rows < sq, other=0.0)
-        else:
-            top = tl.load(lse + rows)
-            mean = tl.load(delta + rows)
+        top = tl.load(lse + rows, mask=rows < sq, other=float("inf"))
+        mean = tl.load(delta + rows, mask=rows < sq, other=0.0)
         s = tl.dot(k, tl.trans(qt), out_dtype=dk.dtype, input_precision=PRECISION) * scale2
         s = _logits(s, mask, ms, row, col, sq, sk, band, MASK, EDGE, HAS_LO, HAS_HI)
         p = tl.math.exp2(s - top[None, :])
-        dot = _load_rows(do, dos, start, sq, DV, BLOCK_M, BLOCK_DV, EDGE)
+        dot = _load_rows(do, dos, start, sq, DV, BLOCK_M, BLOCK_DV, True)
         dv += tl.dot(p.to(dot.dtype), dot, out_dtype=dv.dtype, input_precision=PRECISION)
         dp = tl.dot(v, tl.trans(dot), out_dtype=dk.dtype, input_precision=PRECISION)
         ds = p * (dp - mean[None, :])
@@ -307,27 +310,31 @@ def _dkdv_kernel(q, k, v, mask, do, lse, delta, dk, dv, qs, ks, vs, ms, dos, dks
     qm = (qs[2], qs[3])
     dom = (dos[2], dos[3])
     mm = (ms[2], ms[3])
-    for g in range(group):
-        h = hk * group + g
-        qh = q + b * qs[0] + h * qs[1]
-        doh = do + b * dos[0] + h * dos[1]
-        at = (b * heads + h) * sq
-        maskh = mask
-        if MASK != 0:
-            maskh = mask + b * ms[0] + h * ms[1]
-        if HAS_HI:
-            dkt, dvt = _dkdv_loop(
-                dkt, dvt, kt, vt, qh, doh, lse + at, delta + at, maskh, qm, dom, mm, col, begin,
-                tl.minimum(full_begin, end), sq, sk, band, scale_2,
-                True, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, PRECISION)  # fmt: skip
+    at = (b * heads + hk * group) * sq
+    q += b * qs[0] + hk * group * qs[1]
+    do += b * dos[0] + hk * group * dos[1]
+    lse += at
+    delta += at
+    if MASK != 0:
+        mask += b * ms[0] + hk * group * ms[1]
+    for _ in range(group):
         dkt, dvt = _dkdv_loop(
-            dkt, dvt, kt, vt, qh, doh, lse + at, delta + at, maskh, qm, dom, mm, col, full_begin, full_end, sq, sk,
-            band, scale_2,
-            False, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, PRECISION)  # fmt: skip
-        dkt, dvt = _dkdv_loop(
-            dkt, dvt, kt, vt, qh, doh, lse + at, delta + at, maskh, qm, dom, mm, col, full_end, end, sq, sk,
+            dkt, dvt, kt, vt, q, do, lse, delta, mask, qm, dom, mm, col, begin, tl.minimum(full_begin, end), sq, sk,
             band, scale_2,
             True, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, PRECISION)  # fmt: skip
+        dkt, dvt = _dkdv_loop(
+            dkt, dvt, kt, vt, q, do, lse, delta, mask, qm, dom, mm, col, full_begin, full_end, sq, sk, band, scale_2,
+            False, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, PRECISION)  # fmt: skip
+        if HAS_LO:
+            dkt, dvt = _dkdv_loop(
+                dkt, dvt, kt, vt, q, do, lse, delta, mask, qm, dom, mm, col, full_end, end, sq, sk, band, scale_2,
+                True, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, PRECISION)  # fmt: skip
+        q += qs[1]
+        do += dos[1]
+        lse += sq
+        delta += sq
+        if MASK != 0:
+            mask += ms[1]
     dkt *= tl.full((), scale, ACC)
     _store_rows(dk + b * dks[0] + hk * dks[1], dkt, (dks[2], dks[3]), first, sk, D, BLOCK_N, BLOCK_D)
     _store_rows(dv + b * dvs[0] + hk * dvs[1], dvt, (dvs[2], dvs[3]), first, sk, DV, BLOCK_N, BLOCK_DV)
@@ -512,9 +519,49 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
         kernel[grid](*args, **meta)
 
 
+def _shared(kernel: str, tile: tuple[int, int, int, int], size: int, d: int, dv: int) -> int:
+    """Bytes of shared memory at most: the tiles that a program owns, and as many stages of those that stream by."""
+    (rows, columns, _, stages), both = tile, d + dv
+    own, streamed = {
+        "forward": (rows * d, columns * both),
+        "dkdv": (columns * both, rows * both),
+        "dq": (rows * both, columns * both),
+        "jvp": (2 * rows * d, 2 * columns * both),
+    }[kernel]
+    return size * (own + stages * streamed)
+
+
+def _capacity(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have; what is compiled only is taken for a Hopper GPU."""
+    if device.type != "cuda":
+        return 232448
+    return int(triton.runtime.driver.active.utils.get_device_properties(device.index)["max_shared_mem"])
+
+
+@lru_cache
+def _default(size: int, d: int, dv: int, capacity: int) -> Tiles:
+    """The tiles of the table, made smaller where they would not fit: first what is loaded ahead, then the tiles."""
+    table = next(t for (s, widest), t in _TABLE.items() if s == size and widest >= max(d, dv))
+    fitted = {}
+    for kernel, tile in vars(table).items():
+        while _shared(kernel, tile, size, d, dv) > capacity and tile != (smaller := _smaller(tile)):
+            tile = smaller  # noqa: PLW2901
+        fitted[kernel] = tile
+    return Tiles(**fitted)
+
+
 def _accumulator(dtype: torch.dtype) -> torch.dtype:
     """The dtype of sums, of the softmax and of lse."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _smaller(tile: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    rows, columns, warps, stages = tile
+    if stages > 1:
+        return rows, columns, warps, stages - 1
+    if rows >= columns:
+        return max(rows // 2, 16), columns, warps, 1
+    return rows, max(columns // 2, 16), warps, 1
 
 
 def _tiles(flat: Sequence[int], q: Tensor, v: Tensor) -> Tiles:
@@ -522,19 +569,24 @@ def _tiles(flat: Sequence[int], q: Tensor, v: Tensor) -> Tiles:
         return Tiles(*(tuple(flat[i : i + 4]) for i in range(0, 16, 4)))  # type: ignore[arg-type]
     if INTERPRETED:
         return Tiles.same(16, 16)
-    widest = max(q.shape[-1], v.shape[-1])
-    return next(t for (size, d), t in _TABLE.items() if size == q.element_size() and d >= widest)
+    return _default(q.element_size(), *_padded(q, v), _capacity(q.device))
+
+
+def _padded(q: Tensor, v: Tensor) -> tuple[int, int]:
+    """Return d and dv as tiles have them: powers of 2, on a GPU at least 16."""
+    least = 1 if INTERPRETED else 16
+    return tuple(max(triton.next_power_of_2(t.shape[-1]), least) for t in (q, v))
 
 
 def _meta(q: Tensor, v: Tensor, tile: tuple[int, int, int, int], call: _Call, mask: Tensor | None) -> dict[str, Any]:
     """The compile-time arguments that all kernels but delta share."""
-    least = 1 if INTERPRETED else 16
     rows, columns, num_warps, num_stages = tile
+    block_d, block_dv = _padded(q, v)
     return {
         "D": q.shape[-1],
         "DV": v.shape[-1],
-        "BLOCK_D": max(triton.next_power_of_2(q.shape[-1]), least),
-        "BLOCK_DV": max(triton.next_power_of_2(v.shape[-1]), least),
+        "BLOCK_D": block_d,
+        "BLOCK_DV": block_dv,
         "BLOCK_M": rows,
         "BLOCK_N": columns,
         "HAS_LO": call.lo is not None,
@@ -1352,3 +1404,12 @@ def _check_tiles(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> Non
                 f"attention: tiles.{name} must be (rows, columns, num_warps, num_stages), the first three powers "
                 f"of 2 and tiles from {least} on, got {tile}; None takes those of the table."
             )
+    if backend == "triton":
+        size, padded, capacity = q.element_size(), _padded(q, v), _capacity(q.device)
+        for name, tile in vars(tiles or _default(size, *padded, capacity)).items():
+            needed = _shared(name, tile, size, *padded)
+            if needed > capacity:
+                raise ValueError(
+                    f"attention: {name} with tiles {tile} needs {needed} bytes of shared memory for q {tuple(q.shape)} "
+                    f"in {q.dtype}, but a program has {capacity}; pass smaller tiles, or backend='torch'."
+                )

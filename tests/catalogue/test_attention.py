@@ -109,6 +109,19 @@ def test_what_does_not_fit_into_shared_memory_is_refused_before_any_launch() -> 
     q, odd = q[..., :64], Tiles.same(48, 16)
     with pytest.raises(ValueError, match=r"tiles.forward must be .* powers of 2 and tiles from 16 on, got \(48, 16"):
         attention(q, q, q, backend="triton", tiles=odd)
+    with pytest.raises(
+        ValueError, match=r"forward with tiles \(256, 256, 8, 8\) needs 557056 bytes .* has 232448; pass"
+    ):
+        attention(q, q, q, backend="triton", tiles=Tiles.same(256, 256, 8, 8))
+
+
+@needs_triton
+@pytest.mark.parametrize("capacity", [232448, 166912, 101376, 65536])
+@pytest.mark.parametrize(("size", "d"), [(2, 64), (2, 128), (2, 256), (4, 64), (4, 128), (8, 64)])
+def test_the_table_is_made_to_fit_into_shared_memory(size: int, d: int, capacity: int) -> None:
+    for name, tile in vars(ops._default(size, d, d, capacity)).items():
+        assert ops._shared(name, tile, size, d, d) <= capacity
+        assert min(tile[:2]) >= 16
 
 
 @pytest.mark.parametrize("align", ["lower_right", "upper_left"])

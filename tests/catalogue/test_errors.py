@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from gradverify.catalogue.attention import attention
 from gradverify.catalogue.lsq_quant import lsq_quant
 from gradverify.catalogue.matmul import matmul
 from gradverify.catalogue.reweight_gradient import reweight_gradient
@@ -16,6 +17,8 @@ from gradverify.catalogue.ste_quant import ste_quant
 
 X, INTS, ONE = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.int32), torch.ones(())
 T = torch.tensor([0, 2])
+Q = torch.ones(2, 4, 5, 3)
+K = Q[:, :2]
 
 REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: ste_quant(INTS, 0.1), TypeError, r"x must be floating, but its dtype is torch.int32; convert"),
@@ -118,6 +121,41 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: matmul(X, X.mT, act="tanh"), ValueError, r"act must be one of none, relu, .*, got 'tanh'; choose"),
     (lambda: matmul(X, X.mT, save="z"), ValueError, r"save must be one of input, preactivation, got 'z'; choose"),
     (lambda: matmul(X, X.mT, backend="cuda"), ValueError, r"backend must be one of auto, .*, got 'cuda'; choose"),
+    (lambda: attention(Q.int(), K, K), TypeError, r"q must be float16, .* but its dtype is torch.int32; cast it"),
+    (lambda: attention(Q, K * 1j, K), TypeError, r"k must be float16, .* torch.complex64; cast it"),
+    (lambda: attention(Q, K, K.half()), TypeError, r"v must be torch.float32 as q, but is torch.float16; cast one"),
+    (lambda: attention(Q, K.to("meta"), K), ValueError, r"k must be on cpu as q, but is on meta; move one"),
+    (
+        lambda: attention(Q, K[0], K),
+        ValueError,
+        r"k must be \[batch, heads, rows, features\], got \(2, 5, 3\); add axes",
+    ),
+    (
+        lambda: attention(Q, K[..., :2], K),
+        ValueError,
+        r"same features, at least 1, got \(2, 4, 5, 3\) and \(2, 2, 5, 2\)",
+    ),
+    (lambda: attention(Q[..., :0], K[..., :0], K), ValueError, r"same features, at least 1, got \(2, 4, 5, 0\)"),
+    (
+        lambda: attention(Q, K, K[:, :, :4]),
+        ValueError,
+        r"must agree in b, hk and n, .* \(2, 2, 4, 3\); expand the batch",
+    ),
+    (lambda: attention(Q, K[:1], K[:1]), ValueError, r"must agree in b, hk and n, .* \(1, 2, 5, 3\); expand the batch"),
+    (lambda: attention(Q[:, :3], K, K), ValueError, r"a multiple of those of k and v, got 3 and 2; each head of k"),
+    (lambda: attention(Q, K, K, T), TypeError, r"mask must be bool, float32 .* torch.int64; pass mask.bool\(\)"),
+    (lambda: attention(Q, K, K, Q.double()), TypeError, r"mask must be bool, float32 .* torch.float64; pass"),
+    (lambda: attention(Q, K, K, X > 0), ValueError, r"mask \(2, 3\) must broadcast to the scores \(2, 4, 5, 5\); for"),
+    (lambda: attention(Q, K, K, (Q > 0).to("meta")), ValueError, r"mask must be on cpu as q, but is on meta; move"),
+    (lambda: attention(Q, K, K, align="left"), ValueError, r"align must be lower_right or upper_left, got 'left'; cho"),
+    (lambda: attention(Q, K, K, window=-1), ValueError, r"window must count keys from 0 on, got \(-1, -1\); None is"),
+    (
+        lambda: attention(Q, K, K, causal=True, window=(3, 2)),
+        ValueError,
+        r"causal shows no key right of the diagonal, but window is \(3, 2\); pass window=\(3, 0\), or causal=False",
+    ),
+    (lambda: attention(Q, K, K, scale=float("nan")), ValueError, r"scale must be a finite number, got nan; None is"),
+    (lambda: attention(Q, K, K, backend="cuda"), ValueError, r"backend must be auto, torch, .*, got 'cuda'; choose"),
     (lambda: class_balanced_weights([3, 0]), ValueError, r"every class needs a count of at least 1, got 0; leave"),
     (lambda: class_balanced_weights([3], beta=1.0), ValueError, r"beta must be in \[0, 1\), got 1.0; 0.9"),
 ]
@@ -137,5 +175,6 @@ def test_the_message_names_the_op_the_rule_the_value_and_the_remedy(
         "reweighted_cross_entropy",
         "class_balanced_weights",
         "matmul",
+        "attention",
     )
     assert str(caught.value).startswith(tuple(f"{name}: " for name in ops))
