@@ -183,6 +183,8 @@ def _agrees(e: Evidence) -> Verdict:
         return _cannot(e, moot=e.neighbourhood in MOOT)
     if e.claim == "precision" and (e.resolution >= 1 or e.resolved < ENOUGH):
         return _cannot(e, moot=True)
+    if e.facts.get("kind") == "line" and e.resolution > required(e):
+        return _cannot(e)
     if e.claim == "repeat" and e.facts.get("differ", 0) and not e.facts.get("declared", False):
         return _verdict(Outcome.PASS, "GV204", e)
     return _verdict(Outcome.PASS, "", e)

@@ -141,7 +141,7 @@ def shaken(
 ) -> dict[str, Tensor | None]:
     """The primals, moved by a few roundings as `wiggled` does, but not out of their domains."""
     moved = wiggled(subject, primals, draw=draw, by=by)
-    return {n: t if t is None else _inside(subject, n, t, primals[n]) for n, t in moved.items()}
+    return {n: t if t is None else inside(subject, n, t, primals[n]) for n, t in moved.items()}
 
 
 def wiggled(
@@ -156,7 +156,7 @@ def wiggled(
     return {n: t if t is None or not calling.is_inexact(t) else _shaken(t, by, g) for n, t in tensors.items()}
 
 
-def _inside(subject: Subject, name: str, moved: Tensor, before: Tensor | None) -> Tensor:
+def inside(subject: Subject, name: str, moved: Tensor, before: Tensor | None) -> Tensor:
     """What was inside the bounds stays there: a loss may refuse a probability of 1 + 1e-16."""
     domain = subject.spec.arg(name).domain
     low, high = lowest(domain), highest(domain)

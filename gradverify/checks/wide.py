@@ -156,6 +156,10 @@ class Compared:
             us = shaken_cotangents(self.subject, self.us, draw=k, by=by)
             yield replace(self.subject, point=replace(self.subject.point, primals=primals)), us
 
+    def recalled(self) -> Results:
+        """The op called once more."""
+        return _own(self.subject, self.us)
+
     def widened(self) -> Compared:
         """The same in float64, whose neighbours are as near as asked for."""
         us = tuple(None if u is None else u.to(torch.promote_types(u.dtype, torch.float64)) for u in self.us)
@@ -169,10 +173,13 @@ class Compared:
 
 def compared(sides: Sides, subject: Subject) -> Compared:
     """The op called at a point, beside its truth there."""
+    us = subject.cotangents(subject.record())
+    return Compared(sides=sides, subject=subject, us=us, got=_own(subject, us), truth=sides.truth(subject, us))
+
+
+def _own(subject: Subject, us: Sequence[Tensor | None]) -> Results:
     tape = subject.record()
-    us = subject.cotangents(tape)
-    got = named(tape, us, tape.vjp(us))
-    return Compared(sides=sides, subject=subject, us=us, got=got, truth=sides.truth(subject, us))
+    return named(tape, us, tape.vjp(us))
 
 
 def over(e: Evidence, *, times: float = 1.0) -> bool:

@@ -127,15 +127,72 @@ def test_a_truth_whose_own_gradient_is_wrong_is_no_truth():
     assert "the reference's own gradient does not agree with its differences" in r.finding.summary
 
 
-def test_without_any_truth_it_says_what_to_give():
-    def narrow_only(x):
-        assert x.dtype is torch.bfloat16, "bfloat16 only"
-        return x * 2
+# No truth at all.
 
-    r = result(spec(narrow_only))
+
+def narrow(function, factor=1.0):
+    """An op that refuses all but bfloat16, and whose gradient is off by a factor."""
+
+    class Narrow(Function):
+        @staticmethod
+        def forward(ctx, x):
+            assert x.dtype is torch.bfloat16, "bfloat16 only"
+            ctx.save_for_backward(x)
+            return function(x)
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                (grad,) = torch.autograd.grad(function(x), x, g)
+            return (grad.float() * factor).to(g.dtype)
+
+    return Narrow
+
+
+@pytest.mark.parametrize("function", [torch.sin, torch.relu, torch.nn.functional.silu], ids=lambda f: f.__name__)
+def test_without_any_truth_the_op_is_held_against_its_own_values(function):
+    r = result(spec(narrow(function), dims={"n": Dim(lo=64)}))
+    assert (r.outcome.value, r.truth) == ("PASS", "its own values in bfloat16")
+    assert r.budget.value < 0.02
+    assert "lines, where the roundings of the op in bfloat16 make" in r.budget.derived_from
+
+
+@pytest.mark.parametrize("factor", [1.02, 0.5, 0.0, -1.0])
+def test_without_any_truth_an_error_of_all_entries_is_found(factor):
+    r = result(spec(narrow(torch.sin, factor), dims={"n": Dim(lo=64)}))
+    assert (r.outcome.value, r.code) == ("FAIL", "GV601")
+    assert r.worst.evidence.analytic == pytest.approx(factor, abs=0.01)
+    assert "the mean of the gradient of `x` along lines" in r.finding.summary
+
+
+def test_without_a_truth_and_with_roundings_as_large_as_the_gradient_it_is_open():
+    def coarse(x):
+        return x + 1000
+
+    r = result(spec(narrow(coarse)))
     assert (r.outcome.value, r.code) == ("INCONCLUSIVE", "GV303")
-    assert "there is no truth to hold it against: give the spec a reference that runs in float64" in r.finding.summary
-    assert "bfloat16 only" in r.finding.summary
+    assert "the roundings of the op hide the gradient, and it has no reference" in r.finding.summary
+
+
+# What is declared.
+
+
+def jittery(x):
+    """Differs from call to call, as atomics do."""
+    return torch.sin(x) * (1 + 0.05 * torch.rand((), dtype=torch.float64).to(x.dtype))
+
+
+@pytest.mark.parametrize(("declared", "outcome"), [(True, "PASS"), (False, "FAIL")])
+def test_what_differs_from_call_to_call_is_in_the_budget_where_it_is_declared(declared, outcome):
+    def plain(x):
+        return torch.sin(x) * 1.025
+
+    s = spec(jittery, reference=plain, nondeterministic=declared)
+    case_ = case("float32", n=64)
+    entries = [e for e in CHECKS["precision"](s, case_) if e.worst is not None]
+    assert of_case([judge(e, Policy()) for e in entries]).outcome.value == outcome
 
 
 def test_a_surrogate_is_the_truth_of_the_gradient_and_the_reference_that_of_the_values():
