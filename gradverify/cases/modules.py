@@ -19,26 +19,30 @@ NONE = "the op is no module"
 """Why what is said of modules is not said of an op."""
 
 
-def in_dtype(spec: Spec, dtype: str) -> Spec:
-    """The spec with its modules (op, reference, formula of the contract) as copies in `dtype`.
+def in_dtype(spec: Spec, dtype: str, device: str = "cpu") -> Spec:
+    """The spec with its modules (op, reference, formula of the contract) as copies in `dtype`, on a device.
 
     The user's own modules are never called: neither their dtype changes, nor their buffers, nor their gradients.
     Raises UsageError where a module cannot be copied.
     """
     contract = spec.contract
-    op, reference, formula = (copied(f, dtype) for f in (spec.op, spec.reference, contract.formula))
+    op, reference, formula = (copied(f, dtype, device) for f in (spec.op, spec.reference, contract.formula))
     if op is spec.op and reference is spec.reference and formula is contract.formula:
         return spec
     contract = type(contract)(kind=contract.kind, formula=formula)
     return spec.with_(op=op, reference=reference, contract=contract)
 
 
-def copied(function: Any, dtype: str) -> Any:
-    """A module, a method of one, or either held at some inputs, as a copy in `dtype`; anything else as it is."""
+def copied(function: Any, dtype: str, device: str = "cpu") -> Any:
+    """A module, a method of one, or either held at some inputs, as a copy in `dtype`; anything else as it is.
+
+    A module that lies elsewhere than on the CPU stays there, unless another device is asked for.
+    """
 
     def copy_of(module: Module) -> Module:
         try:
-            return _in_precision(copy.deepcopy(module), dtype_named(dtype))
+            made = _in_precision(copy.deepcopy(module), dtype_named(dtype))
+            return made if device == "cpu" else made.to(device)
         except Exception as error:
             raise UsageError(
                 f"{describe_callable(function)}: the module cannot be copied to {dtype} "

@@ -71,7 +71,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
 
 def _doubted(here: Compared) -> Evidence | None:
     """Evidence that the truth's own gradient is wrong, as differences of it in float64 see it; None where it is not."""
-    wide = here.sides.widened(here.subject)
+    wide = here.widened().subject
     if wide.spec.contract.kind == "vjp" or not wide.point.differentiate:
         return None
     function, truth = here.sides.promising(wide), "central differences of the truth"
@@ -140,7 +140,7 @@ def _compared(here: Compared, name: str, b: Budget) -> Evidence:
     beyond = torch.from_numpy(_beyond(here, name, b).reshape(want.shape)) if not want.is_complex() else None
     bar = b.bar
     if beyond is not None and bool(beyond.any()):
-        want = torch.where(beyond.to(want.device), got.to(want.dtype), want)
+        want = torch.where(beyond.to(want.device), got.to(want), want)
         bar = np.where(beyond.numpy().reshape(-1), 0.0, bar)
     e = here.subject.compare(
         quantity(name), name, got, want, bar, kind="over budget", truth=here.sides.word, budget=_said(here, b)

@@ -46,15 +46,25 @@ class Sides:
         return cls(narrow=spec, wide=in_dtype(spec, FINE))
 
     def truth(self, subject: Subject, us: Sequence[Tensor | None], *, steps: str | None = None) -> Results:
-        """What is promised, in float64, at the subject's own inputs and cotangents.
+        """What is promised, in float64 on the CPU, at the subject's own inputs and cotangents.
+
+        An op that is the truth itself and refuses the CPU is called where it is.
 
         `steps`: each step is rounded to that dtype instead. Raises NoTruth where reference or op refuses float64.
         """
         try:
-            with in_float64(rounded_to=None if steps is None else dtype_named(steps)):
-                return promised(self.widened(subject), us)
+            return self._at(subject, us, "cpu", steps)
+        except OpError as error:
+            if subject.case.device == "cpu":
+                raise NoTruth(str(error)) from error
+        try:
+            return self._at(subject, us, subject.case.device, steps)
         except OpError as error:
             raise NoTruth(str(error)) from error
+
+    def _at(self, subject: Subject, us: Sequence[Tensor | None], device: str, steps: str | None) -> Results:
+        with in_float64(rounded_to=None if steps is None else dtype_named(steps)):
+            return promised(self.widened(subject, device), [None if u is None else u.to(device) for u in us])
 
     def plain(self, subject: Subject, us: Sequence[Tensor | None]) -> Results:
         """What is promised, computed plainly in the dtype: by the reference, or by the op's steps, each rounded."""
@@ -88,22 +98,22 @@ class Sides:
             return None
         return replace(subject, point=replace(subject.point, kwargs={**subject.point.kwargs, **rounded}))
 
-    def widened(self, subject: Subject) -> Subject:
-        """The subject in float64, with the same numbers."""
-        primals = {a.name: _widened(subject.point.primals[a.name], a.dtype) for a in self.wide.args}
+    def widened(self, subject: Subject, device: str = "cpu") -> Subject:
+        """The subject in float64 on a device, with the same numbers."""
+        primals = {a.name: _widened(subject.point.primals[a.name], a.dtype, device) for a in self.wide.args}
         return replace(
             subject,
             spec=self.wide,
-            case=msgspec.structs.replace(subject.case, dtype=FINE),
+            case=msgspec.structs.replace(subject.case, dtype=FINE, device=device),
             point=replace(subject.point, primals=primals),
             call=calling.op_of(self.wide),
         )
 
 
-def _widened(t: Tensor | None, fixed: str | None) -> Tensor | None:
+def _widened(t: Tensor | None, fixed: str | None, device: str) -> Tensor | None:
     if t is None or fixed is not None or not calling.is_inexact(t):
-        return t
-    return t.to(torch.complex128 if t.is_complex() else torch.float64)
+        return t if t is None else t.to(device)
+    return t.to(device, torch.complex128 if t.is_complex() else torch.float64)
 
 
 def promised(subject: Subject, us: Sequence[Tensor | None]) -> Results:
@@ -161,9 +171,10 @@ class Compared:
         return _own(self.subject, self.us)
 
     def widened(self) -> Compared:
-        """The same in float64, whose neighbours are as near as asked for."""
-        us = tuple(None if u is None else u.to(torch.promote_types(u.dtype, torch.float64)) for u in self.us)
-        return replace(self, subject=self.sides.widened(self.subject), us=us)
+        """The same in float64 where the truth is, so that neighbours are as near as asked for."""
+        home = next((str(t.device) for t in self.truth.values()), "cpu")
+        wide = [None if u is None else u.to(home, torch.promote_types(u.dtype, torch.float64)) for u in self.us]
+        return replace(self, subject=self.sides.widened(self.subject, home), us=tuple(wide))
 
     @property
     def least(self) -> float:

@@ -28,6 +28,11 @@ def _flags() -> dict[str, str]:
     return {
         "deterministic_algorithms": str(torch.are_deterministic_algorithms_enabled()),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "cuda_matmul_allow_tf32": str(torch.backends.cuda.matmul.allow_tf32),
+        "cudnn_allow_tf32": str(torch.backends.cudnn.allow_tf32),
+        "fp16_reduced_precision_reduction": str(torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction),
+        "bf16_reduced_precision_reduction": str(torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction),
+        "flush_denormal": str(not bool(torch.tensor(1e-310, dtype=torch.float64) * 1)),
         "threads": str(torch.get_num_threads()),
         f"threads_below_{SMALL}_elements": "1",
         **{k: v for k in ("OMP_NUM_THREADS", "TRITON_INTERPRET") if (v := os.environ.get(k)) is not None},

@@ -96,7 +96,7 @@ def trials(spec: Spec, plan: Plan) -> Iterator[Trial]:
 
 def tried(spec: Spec, trial: Trial, plan: Plan, policy: Policy, *, deadline: float | None = None) -> Result:
     """The Result of one trial of a resolved spec. `deadline`: the time.monotonic() at which no more cases are drawn."""
-    own = in_dtype(spec, trial.dtype)
+    own = in_dtype(spec, trial.dtype, trial.device if available(trial.device) else "cpu")
     policy = _policy(spec, trial.dtype, policy)
     with set_aside():
         result = _Trial(own, trial.claim, trial.device, trial.dtype, plan, policy, deadline).result()
@@ -105,7 +105,7 @@ def tried(spec: Spec, trial: Trial, plan: Plan, policy: Policy, *, deadline: flo
 
 def at_case(spec: Spec, case: Case, policy: Policy) -> Result:
     """The Result of one case alone, under the claim that drew it. Raises SpecError where case and spec do not fit."""
-    own = in_dtype(resolved(spec), case.dtype)
+    own = in_dtype(resolved(spec), case.dtype, case.device)
     trial = _Trial(own, case.claim, case.device, case.dtype, Plan(), _policy(spec, case.dtype, policy), None)
     return trial.alone(case)
 
@@ -113,6 +113,16 @@ def at_case(spec: Spec, case: Case, policy: Policy) -> Result:
 def present() -> tuple[str, ...]:
     """The devices of this machine: cpu, and cuda where there is one."""
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def available(device: str) -> bool:
+    """Whether a device is on this machine: `cuda` where there is any, `cuda:1` where there are two."""
+    kind, _, index = device.partition(":")
+    return kind in {d.partition(":")[0] for d in present()} and (kind != "cuda" or int(index or 0) < _count())
+
+
+def _count() -> int:
+    return torch.cuda.device_count()
 
 
 def _policy(spec: Spec, dtype: str, policy: Policy) -> Policy:
@@ -183,7 +193,7 @@ class _Trial:
         return spread(every, max(math.ceil(len(every) * self.plan.examples / WHOLE), 1))
 
     def _not_applicable(self) -> str:
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
+        if not available(self.device):
             return "no such device here"
         if self.claim in OFF.get(self.plan.profile, ()) and self.claim not in self.plan.claims:
             return f"off in profile {self.plan.profile}, unless it is asked for by name"

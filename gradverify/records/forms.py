@@ -44,6 +44,8 @@ def _dtype(owner: str, field: str, value: Any) -> str:
 
 
 def _devices(owner: str, value: Any) -> tuple[str, ...]:
+    if value == "auto":
+        return ()
     names = tuple(str(d) for d in _listed(owner, value))
     refuse_unknown(owner, "devices", [re.sub(r":\d+$", "", n) for n in names], DEVICES)
     return names
