@@ -57,6 +57,7 @@ def test_every_claim_has_one_result_in_the_order_of_the_claims():
         "jvp",
         "adjoint",
         "complex",
+        "precision",
         *(f"transforms.{c}" for c in ("vmap", "func", "pickle", "opcheck", "compile")),
     }
     assert {r.claim for r in found if said(r) == ("SKIP", "") and not r.cases.run} == lacking
