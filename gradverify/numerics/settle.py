@@ -81,6 +81,8 @@ def _widened(trial: Trial, m: Measurement, probe: Probe, own: float) -> Measurem
         if m.code == "flat":
             # A probability of 1 - 1e-23 is 1: what the forward rounds away, backward may still know.
             rounding = max(rounding, ROUNDING * problem.unit * problem.largest, _hidden(trial, probe))
+    if m.value == 0:
+        rounding = max(rounding, _below_grid(probe))
     # Rounding residue of terms that cancel is excused; a backward that loses the digits of its result is not.
     around = float(probe.scalar(np.abs(problem.finite_centre) + trial.swung())[0])
     error = m.error + rounding + min(own, IMPRECISE * max(around, problem.largest))
@@ -96,6 +98,16 @@ def _hidden(trial: Trial, probe: Probe) -> float:
     """
     still = [e for e in probe.ladder.levels if probe.ladder.still(e)[0]]
     return float(probe.scalar(trial.heard()[-1][1])[0]) * 2.0 ** -max(still)
+
+
+def _below_grid(probe: Probe) -> float:
+    """The largest slope that the grid of the inputs' own magnitude hides where the function stands still.
+
+    x - tanh(x) near 0 is a multiple of one rounding of x, and x^3 / 3 much less: it stands still at steps of 2^-5.
+    """
+    still = [e for e in probe.ladder.levels if probe.ladder.still(e)[0]]
+    moved = np.abs(probe.problem.x[probe.direction != 0])
+    return ROUNDING * probe.problem.unit * float(moved.max(initial=0.0)) * 2.0 ** -max(still) if still else 0.0
 
 
 def _explained(probe: Probe, m: Measurement, noise: float) -> bool:
