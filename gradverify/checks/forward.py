@@ -10,9 +10,10 @@ from torch import Tensor
 
 from gradverify.autodiff import calling
 from gradverify.checks.flat import Array, flat
-from gradverify.checks.subject import DRAWS, WIGGLE, Subject, at, scatter, shaken
+from gradverify.checks.subject import WIGGLE, Subject, at, scatter, shaken
 from gradverify.numerics.comparison import ROUNDINGS, norm, rounding_bar
 from gradverify.numerics.cotangents import wanted_in
+from gradverify.numerics.draws import draws
 from gradverify.numerics.measurement import SAFETY
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
@@ -46,7 +47,7 @@ def against_reference(subject: Subject) -> Iterator[Evidence]:
         names = {"found": ", ".join(calling.output_names(got)), "wanted": ", ".join(calling.output_names(want))}
         yield subject.count("the names of the outputs", 1, kind="names", **names)
         return
-    moved = [subject.values(called, shaken(subject, subject.point.primals, draw=k)) for k in range(DRAWS)]
+    moved = [subject.values(called, shaken(subject, subject.point.primals, draw=k)) for k in range(draws())]
     spread = [scatter(flat(w), [flat(m[k]) for m in moved]) for k, w in enumerate(want)]
     terms = max((t.numel() for t in subject.point.primals.values() if t is not None), default=1)
     for k, (a, b, s) in enumerate(zip(got, want, spread, strict=True)):

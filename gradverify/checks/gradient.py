@@ -20,7 +20,6 @@ from gradverify.checks import flat, wirtinger
 from gradverify.checks.flat import Array
 from gradverify.checks.problem import problem_of
 from gradverify.checks.subject import (
-    DRAWS,
     Subject,
     compare_gradients,
     gradient_bars,
@@ -31,6 +30,7 @@ from gradverify.checks.subject import (
 from gradverify.errors import OpError, SpecError
 from gradverify.numerics.comparison import rounding_bar, through_float32
 from gradverify.numerics.difference import Bools
+from gradverify.numerics.draws import draws
 from gradverify.numerics.forward_mode import measure_jvp
 from gradverify.numerics.infinite import not_finite
 from gradverify.numerics.measurement import SAFETY, Measurement
@@ -289,7 +289,7 @@ def _formula_bars(
 ) -> dict[str, Array]:
     """How far the formula itself moves when inputs and cotangents move by a few roundings, as in LINEAR."""
     moved = []
-    for draw in range(DRAWS):
+    for draw in range(draws()):
         away = replace(subject, point=replace(subject.point, primals=shaken(subject, subject.point.primals, draw=draw)))
         moved.append(formula_of(away, formula, shaken_cotangents(subject, us, draw=draw)))
     terms = sum(u.numel() for u in us if u is not None)

@@ -15,8 +15,9 @@ from gradverify.checks import flat
 from gradverify.checks.flat import Array
 from gradverify.checks.gradient import differentiated, formula_of, matching
 from gradverify.checks.problem import DIGITS, difference
-from gradverify.checks.subject import DRAWS, WIGGLE, Gradients, Subject, scatter, shaken
+from gradverify.checks.subject import WIGGLE, Gradients, Subject, scatter, shaken
 from gradverify.errors import OpError
+from gradverify.numerics.draws import draws
 from gradverify.numerics.problem import Problem
 
 Cotangents = Sequence[Tensor | None]
@@ -120,7 +121,7 @@ def _terms(subject: Subject, recorded: Twice, centre: Array) -> Array:
     us = [None if u is None else u.detach() for u in recorded.cotangents]
     leaves = recorded.tape.leaves
     moved = []
-    for draw in range(DRAWS):
+    for draw in range(draws()):
         primals = shaken(subject, subject.point.primals, draw=draw)
         grads = replace(subject, point=replace(subject.point, primals=primals)).record().vjp(us)
         moved.append(flat.array([grads[n] for n in leaves], list(leaves.values())))

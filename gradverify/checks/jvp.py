@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,9 +16,10 @@ from gradverify.autodiff.products import Tape
 from gradverify.checks import duality, flat
 from gradverify.checks.flat import Array
 from gradverify.checks.gradient import FORWARD, differences, differentiated, word
-from gradverify.checks.subject import DRAWS, Subject, at, scatter, shaken, wiggled
+from gradverify.checks.subject import Subject, at, ordinary, scatter, shaken, wiggled
 from gradverify.errors import NotApplicableError, OpError
 from gradverify.numerics.comparison import rounding_bar
+from gradverify.numerics.draws import draws, looking_closely
 from gradverify.numerics.problem import axis
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence, Mismatch
@@ -163,20 +165,34 @@ def _values(subject: Subject, tape: Tape, vs: Tangents) -> list[Tensor]:
 
 def _bars(subject: Subject, tape: Tape, vs: Mapping[str, Tensor], base: list[Tensor]) -> list[Array]:
     """The scatter of J v when x and v move by a few roundings, and the rounding of its terms."""
-    moved = [_moved(subject, tape, vs, draw) for draw in range(DRAWS)]
+    moved = [_moved(subject, tape, vs, draw) for draw in range(draws())]
     terms = sum(v.numel() for v in vs.values())
-    return [
-        rounding_bar(
-            flat.flat(b), scatter(flat.flat(b), [flat.flat(m[k]) for m in moved]), unit=subject.unit, terms=terms
-        )
-        for k, b in enumerate(base)
-    ]
+    hidden = _ordinary_sizes(subject, tape, vs)
+    bars = []
+    for k, b in enumerate(base):
+        y = flat.flat(b)
+        spread = scatter(y, [flat.flat(m[k]) for m in moved]) + subject.unit * hidden.get(k, 0.0)
+        bars.append(rounding_bar(y, spread, unit=subject.unit, terms=terms))
+    return bars
+
+
+def _ordinary_sizes(subject: Subject, tape: Tape, vs: Mapping[str, Tensor]) -> dict[int, float]:
+    """The largest entry of each J v where the inputs are scaled to 1, where a fault is at stake."""
+    there = ordinary(subject) if looking_closely() else None
+    if there is None:
+        return {}
+    try:
+        values = _values(there, tape, vs)
+    except OpError:
+        return {}
+    tops = {k: float(y.abs().max()) for k, y in enumerate(values) if y.numel()}
+    return {k: top for k, top in tops.items() if np.isfinite(top)}
 
 
 def _moved(subject: Subject, tape: Tape, vs: Mapping[str, Tensor], draw: int) -> list[Tensor]:
     primals = shaken(subject, subject.point.primals, draw=draw)
     away = replace(subject, point=replace(subject.point, primals=primals))
-    return _values(away, tape, wiggled(subject, vs, draw=DRAWS + draw))
+    return _values(away, tape, wiggled(subject, vs, draw=draws() + draw))
 
 
 def _position(tape: Tape, place: Mismatch) -> int | None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from gradverify.cases.materialise import with_layout
 from gradverify.checks.flat import Array, flat, zeros
-from gradverify.checks.subject import DRAWS, Subject, at, compare_gradients, gradient_bars, scatter, shaken
+from gradverify.checks.subject import Subject, at, compare_gradients, gradient_bars, scatter, shaken
 from gradverify.errors import CannotJudgeError, OpError
 from gradverify.numerics.comparison import rounding_bar
+from gradverify.numerics.draws import draws
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
@@ -53,7 +54,7 @@ def _bar(plain: Subject, k: int, got: Tensor, want: Tensor) -> Array:
         within = got.shape != want.shape or bool(np.all(np.abs(flat(got) - base) <= narrow))
     if within:
         return narrow
-    moved = [plain.values(plain.call, shaken(plain, plain.point.primals, draw=d))[k] for d in range(DRAWS)]
+    moved = [plain.values(plain.call, shaken(plain, plain.point.primals, draw=d))[k] for d in range(draws())]
     spread = scatter(base, [flat(m) for m in moved if m.shape == want.shape] or [base])
     return rounding_bar(base, spread, unit=plain.unit, terms=terms)
 

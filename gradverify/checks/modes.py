@@ -14,8 +14,9 @@ from gradverify.autodiff.second import Pushed, Twice
 from gradverify.autodiff.substituted import ByReverse
 from gradverify.cases import materialise
 from gradverify.checks.flat import flat
-from gradverify.checks.subject import DRAWS, Subject, shaken
+from gradverify.checks.subject import Subject, shaken
 from gradverify.numerics.comparison import ROUNDINGS
+from gradverify.numerics.draws import draws
 from gradverify.numerics.measurement import SAFETY
 from gradverify.records.evidence import Estimate, Evidence
 
@@ -69,7 +70,7 @@ def _held(
         return
     bar = pair.rounding
     if pair.gap > SAFETY * bar:
-        bar += ROUNDINGS * max(_moved(compared, subject, pair, draw) for draw in range(DRAWS))
+        bar += ROUNDINGS * max(_moved(compared, subject, pair, draw) for draw in range(draws()))
     if pair.gap > SAFETY * bar and compared is _reverse_over_forward:
         facts = _of_torch(subject, bar) or facts
     scale = max(abs(pair.ours), abs(pair.theirs))

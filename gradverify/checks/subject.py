@@ -20,6 +20,7 @@ from gradverify.checks.flat import Array, flat, parts, zeros
 from gradverify.errors import OpError
 from gradverify.numerics.comparison import rounding_bar, through_float32, worst_gap
 from gradverify.numerics.directions import GROUP
+from gradverify.numerics.draws import draws, looking_closely
 from gradverify.numerics.noise import unit_roundoff
 from gradverify.records.case import Case, Point
 from gradverify.records.evidence import Estimate, Evidence, Fact, Mismatch
@@ -29,7 +30,6 @@ Gradients = Mapping[str, Tensor | None]
 
 WIGGLE = 8.0
 """Inputs are moved by up to so many roundings to see how far a result scatters."""
-DRAWS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,9 +198,9 @@ def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: 
     """Error bars of a gradient computed in another order.
 
     Its scatter when inputs and cotangents move by roundings; and the rounding of terms that may have cancelled in it:
-    of the size that the gradient has where the inputs are scaled down to 1, and of <u, y> / x, which has its units.
+    of the size that the gradient has where the inputs are scaled to 1, and of <u, y> / x, which has its units.
     """
-    again = [_moved(subject, cotangents, draw) for draw in range(DRAWS)]
+    again = [_moved(subject, cotangents, draw) for draw in range(draws())]
     ordinary = _ordinary_size(subject, cotangents)
     product = max((_product(cotangents, tape.outputs) for tape, _ in again), default=0.0)
     terms = sum(u.numel() for u in cotangents if u is not None)
@@ -248,22 +248,28 @@ def _moved(subject: Subject, cotangents: Sequence[Tensor | None], draw: int) -> 
     return tape, tape.vjp(shaken_cotangents(subject, cotangents, draw=draw))
 
 
-def _ordinary_size(subject: Subject, cotangents: Sequence[Tensor | None]) -> dict[str, float]:
-    """The largest entry of each gradient where the inputs are scaled down to 1: the size of the terms that cancel.
-
-    In saturation a gradient is what rounding leaves of terms that it does not show: by luck the same thrice.
-    """
+def ordinary(subject: Subject) -> Subject | None:
+    """The subject with its inputs scaled down to 1, and up to 1 where a fault is at stake; None where they are so."""
     primals = dict(subject.point.primals)
-    large = False
+    scaled = False
     for name in subject.point.differentiate:
         t = primals[name]
         top = float(t.abs().max()) if t is not None and t.numel() else 0.0
-        if t is not None and top > 1 and np.isfinite(top):
-            primals[name], large = t / top, True
-    if not large:
+        if t is not None and np.isfinite(top) and (top > 1 or (0 < top < 1 and looking_closely())):
+            primals[name], scaled = t / top, True
+    return replace(subject, point=replace(subject.point, primals=primals)) if scaled else None
+
+
+def _ordinary_size(subject: Subject, cotangents: Sequence[Tensor | None]) -> dict[str, float]:
+    """The largest entry of each gradient where the inputs are scaled to 1: the size of the terms that cancel.
+
+    In saturation a gradient is what rounding leaves of terms that it does not show: by luck the same thrice.
+    """
+    there = ordinary(subject)
+    if there is None:
         return {}
     try:
-        grads = subject.record(point=replace(subject.point, primals=primals)).vjp(cotangents)
+        grads = there.record().vjp(cotangents)
     except OpError:
         return {}
     tops = {n: float(g.detach().abs().max()) for n, g in grads.items() if g is not None and g.numel()}

@@ -15,13 +15,14 @@ from gradverify.numerics import neighbourhood
 from gradverify.numerics.comparison import inner, norm, rounding_bar
 from gradverify.numerics.difference import Array
 from gradverify.numerics.directions import GROUP, jitter
+from gradverify.numerics.draws import draws, looking_closely
 from gradverify.numerics.measurement import SAFETY, Measurement, rescaled
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import Problem, axis
 from gradverify.numerics.trial import WIGGLE
 
 DRAWS = 3
-"""Pairs (u, v), and points at which the two sides are compared again."""
+"""Pairs (u, v)."""
 
 LEAST = 2.0**-GROUP
 """Outputs that move less than this part of their tensor's mean are weighed like ones that move so much: what is smaller
@@ -72,14 +73,14 @@ def _sides(problem: Problem, u: Array, v: Array, rng: np.random.Generator) -> Me
     """<u, jvp(v)> beside <vjp(u), v>, with the error bar of their difference.
 
     It is how far the difference scatters when x moves by a few roundings; the rounding of both sums; that of <u, y>,
-    which terms that cancelled have hidden; and that of the sums at inputs scaled down to 1, where nothing saturates.
+    which terms that cancelled have hidden; and that of the sums at inputs scaled to 1, where nothing saturates.
     """
     pushed, pulled = problem.jvp(v), problem.vjp(u)
     left, right = inner(u, pushed), inner(pulled, v)
     size = _size(u, pushed, pulled, v)
     hidden = norm(_products(u, problem.finite_centre)) + _ordinary(problem, u, v)
     terms = max(u.size, v.size)
-    scattered = max(abs(_gap_at(problem, u, v, rng) - (left - right)) for _ in range(DRAWS))
+    scattered = max(abs(_gap_at(problem, u, v, rng) - (left - right)) for _ in range(draws()))
     rounding = rounding_bar(np.array([size, hidden]), np.array([scattered, 0.0]), unit=problem.unit, terms=terms)
     error = float(rounding.sum()) if np.isfinite(left) and np.isfinite(right) else np.nan
     return Measurement(
@@ -112,11 +113,11 @@ def _gap_at(problem: Problem, u: Array, v: Array, rng: np.random.Generator) -> f
 
 
 def _ordinary(problem: Problem, u: Array, v: Array) -> float:
-    """The size of the terms where every tensor above 1 is scaled down to 1."""
+    """The size of the terms where every tensor is scaled down to 1, and up to 1 where a fault is at stake."""
     x, far = problem.x.copy(), False
     for p in problem.parts:
         top = float(np.max(np.abs(x[p.start : p.stop]), initial=0.0))
-        if 1 < top < np.inf:
+        if 1 < top < np.inf or (0 < top < 1 and looking_closely()):
             x[p.start : p.stop] /= top
             far = True
     if not far:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gradverify.numerics.difference import Array, Bools
 from gradverify.numerics.directions import groups, jitter
+from gradverify.numerics.draws import draws
 from gradverify.numerics.measurement import Measurement
 from gradverify.numerics.picture import Picture
 from gradverify.numerics.probe import Probe
@@ -108,7 +109,7 @@ class Trial(ABC):
         here = self.claimed(v, direction)
         wiggle = WIGGLE * self.problem.unit
         there = []
-        for _ in range(3):
+        for _ in range(draws()):
             x = self.problem.x * (1 + wiggle * self.rng.uniform(-1, 1, self.problem.x.size))
             there.append(abs(self.claimed(v, direction, x) - here))
         return 4 * max(there)

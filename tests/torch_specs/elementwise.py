@@ -75,6 +75,13 @@ TWO_MORE = (torch.logaddexp, torch.logaddexp2, torch.atan2, torch.copysign)
 TRIGAMMA = {"GV602": "torch's trigamma has nine digits"}
 # torch 2.13.0: with other = -3 the forward is x / 8, and backward returns 0: its 2^other is an integer.
 LDEXP = dict.fromkeys(("GV199", "GV206", "GV401", "GV215"), "torch's ldexp takes 2^other for an integer")
+# torch 2.13.0: derivatives whose terms cancel. sinc at 8e-8: 2.6178e-7 for 2.6130e-7, the same at all points around;
+# erfcx at 6.7e5: -1.250333e-12 for -1.250318e-12; i1e at 1e6: nine digits.
+CANCELS = {
+    "sinc": dict.fromkeys(("GV199", "GV401", "GV602"), "torch's derivative of sinc loses its digits near 0"),
+    "erfcx": dict.fromkeys(("GV199", "GV401", "GV602"), "torch's derivative of erfcx loses its digits far out"),
+    "i1e": {"GV602": "torch's derivative of i1e loses digits far out"},
+}
 
 
 def name_of(function) -> str:
@@ -102,7 +109,7 @@ def rrelu(x):
 
 
 ELEMENTWISE = (
-    *(spec(name_of(f), f, real("input", ANY)) for f in ON_THE_REALS),
+    *(spec(name_of(f), f, real("input", ANY), xfail=CANCELS.get(name_of(f), {})) for f in ON_THE_REALS),
     *(spec(name_of(f), f, positive("input", ANY)) for f in ON_POSITIVE),
     *(spec(name_of(f), f, within("input", ANY, lo, hi, closed=False)) for f, lo, hi in INSIDE),
     *(spec(f.__name__, f, real("input", ANY)) for f in ACTIVATIONS),
@@ -116,7 +123,8 @@ ELEMENTWISE = (
         torch.special.log_ndtr,
         real("input", ANY),
         xfail={
-            "GV199": "torch's log_ndtr has a derivative that is wrong far to the left",
+            **dict.fromkeys(("GV199", "GV401"), "torch's log_ndtr has a derivative that is wrong far to the left"),
+            "GV111": "which is nan at -1e30",
             "GV602": "it loses digits before",
         },
     ),

@@ -13,9 +13,10 @@ from gradverify.autodiff.products import Tape
 from gradverify.autodiff.transforms.pure import Gradients, TransformError
 from gradverify.cases import materialise
 from gradverify.checks.flat import Array, flat, zeros
-from gradverify.checks.subject import DRAWS, Subject, compare_gradients, gradient_bars, scatter, shaken
+from gradverify.checks.subject import Subject, compare_gradients, gradient_bars, scatter, shaken
 from gradverify.errors import NotApplicableError, OpError
 from gradverify.numerics.comparison import rounding_bar
+from gradverify.numerics.draws import draws
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence, Fact
 
@@ -128,7 +129,7 @@ def facts(how: str) -> dict[str, Fact]:
 
 
 def _scattered(subject: Subject, want: Named, again: Callable[[Named], Named]) -> dict[str, Array]:
-    moved = [again(shaken(subject, subject.point.primals, draw=k)) for k in range(DRAWS)]
+    moved = [again(shaken(subject, subject.point.primals, draw=k)) for k in range(draws())]
     terms = max((t.numel() for t in subject.point.primals.values() if t is not None), default=1)
     bars = {}
     for name, t in want.items():
