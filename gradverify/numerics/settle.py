@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,8 +82,7 @@ def _widened(trial: Trial, m: Measurement, probe: Probe, own: float) -> Measurem
         if m.code == "flat":
             # A probability of 1 - 1e-23 is 1: what the forward rounds away, backward may still know.
             rounding = max(rounding, ROUNDING * problem.unit * problem.largest, _hidden(trial, probe))
-    if m.value == 0:
-        rounding = max(rounding, _below_grid(probe))
+    rounding = max(rounding, _below_grid(probe, m))
     # Rounding residue of terms that cancel is excused; a backward that loses the digits of its result is not.
     around = float(probe.scalar(np.abs(problem.finite_centre) + trial.swung())[0])
     error = m.error + rounding + min(own, IMPRECISE * max(around, problem.largest))
@@ -100,14 +100,21 @@ def _hidden(trial: Trial, probe: Probe) -> float:
     return float(probe.scalar(trial.heard()[-1][1])[0]) * 2.0 ** -max(still)
 
 
-def _below_grid(probe: Probe) -> float:
-    """The largest slope that the grid of the inputs' own magnitude hides where the function stands still.
+def _below_grid(probe: Probe, m: Measurement) -> float:
+    """The slope that the grid of the inputs' own magnitude hides, where finer and coarser steps tell different ones.
 
-    x - tanh(x) near 0 is a multiple of one rounding of x, and x^3 / 3 much less: it stands still at steps of 2^-5.
+    x - tanh(x) near 0 is a multiple of one rounding of x, and x^3 / 3 much less: it stands still at fine steps. Far to
+    the left x (1 + erf(x)) is x times a few roundings of 1: linear at fine steps, its slope shows at coarser ones.
     """
-    still = [e for e in probe.ladder.levels if probe.ladder.still(e)[0]]
+    ladder = probe.ladder
+    still = [e for e in ladder.levels if ladder.still(e)[0] and 2.0**e <= m.steps[0]]
+    gap = abs(m.analytic - m.value)
+    claimed = [abs(float(ladder.central(e)[0]) - m.analytic) <= gap / 2 for e in ladder.levels if 2.0**e > m.steps[0]]
+    if not still and not any(first and second for first, second in pairwise(claimed)):
+        return 0.0
     moved = np.abs(probe.problem.x[probe.direction != 0])
-    return ROUNDING * probe.problem.unit * float(moved.max(initial=0.0)) * 2.0 ** -max(still) if still else 0.0
+    grid = ROUNDING * probe.problem.unit * float(moved.max(initial=0.0))
+    return grid * (2.0 ** -max(still) if m.value == 0 and still else AMPLIFICATION / m.steps[0])
 
 
 def _explained(probe: Probe, m: Measurement, noise: float) -> bool:
