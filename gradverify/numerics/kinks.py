@@ -17,7 +17,7 @@ NEIGHBOURS = 12
 
 SAMPLES = 12
 """Points around a kink at which the slope is sampled: generalised gradients are limits of gradients nearby."""
-ROUNDS = 5
+ROUNDS = 10
 """So often as many points are sampled while the claim lies outside: of n tied elements each wins one time in n."""
 MOST = 25
 """So often at most, while they come closer to the claim."""
@@ -50,9 +50,9 @@ def _hull(
     """The hull of the slopes at differentiable points nearby, an eighth wider: Clarke's gradient at the kink.
 
     The one-sided slopes at the point itself, `seen`, are not all of it: the median of ties has many gradients and,
-    along any line, hardly a kink. Sorting n tied entries has n! of them, which no sample holds: the later points
-    climb, each keeps some of the moves of the one whose slope came closest to the claim. Where most points have a
-    slope that no other has, there are more corners than points, or none: singular values that are equal have a
+    along any line, hardly a kink. Sorting n tied entries has n! of them, which no sample holds: every other of the
+    later points climbs, it keeps some of the moves of the one whose slope came closest to the claim. Where most points
+    have a slope that no other has, there are more corners than points, or none: singular values that are equal have a
     gradient for every basis. Outputs that are equal change their roles there: the one-sided slopes of each count.
     """
     low, high = seen
@@ -64,7 +64,7 @@ def _hull(
         margin = (high - low) / 8
         if low - margin <= claim <= high + margin or (k >= ROUNDS * SAMPLES and since > 2 * SAMPLES):
             break
-        kept = k >= SAMPLES and trial.rng.random(best.size) >= 2.0 ** -int(trial.rng.integers(1, 5))
+        kept = k >= SAMPLES and k % 2 == 1 and trial.rng.random(best.size) >= 2.0 ** -int(trial.rng.integers(1, 5))
         away = np.where(kept, best, _away(trial))
         slope = _central(trial.problem, trial.problem.x + 2.0**-14 * away * size, probe.direction, j, -26)
         since += 1
