@@ -16,10 +16,11 @@ from gradverify.autodiff.transforms.pure import Gradients, TransformError, trans
 from gradverify.cases.modules import in_dtype
 from gradverify.checks.elsewhere import with_other_values
 from gradverify.checks.flat import Array, flat
-from gradverify.checks.subject import DRAWS, Subject, at, compare_gradients, scatter, shaken
+from gradverify.checks.subject import Subject, at, compare_gradients, scatter, shaken
 from gradverify.checks.transforms import beside
 from gradverify.errors import OpError
 from gradverify.numerics.comparison import rounding_bar
+from gradverify.numerics.draws import draws
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence
 from gradverify.records.spec import Spec
@@ -92,7 +93,7 @@ def _computed_narrow(subject: Subject, us: beside.Used) -> Iterator[Gradients]:
     """The gradients of the whole call in float32, at points moved by a few of its roundings."""
     case: Case = msgspec.structs.replace(subject.case, dtype="float32")
     narrow = at(in_dtype(subject.spec, "float32"), case)
-    for k in range(DRAWS):
+    for k in range(draws()):
         primals = shaken(narrow, narrow.point.primals, draw=k)
         tape = narrow.record(point=replace(narrow.point, primals=primals))
         yield tape.vjp([None if u is None else u.to(y.dtype) for u, y in zip(us, tape.outputs, strict=True)])
