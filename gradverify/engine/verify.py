@@ -27,9 +27,8 @@ from gradverify.engine.search import Found, search
 from gradverify.engine.threads import largest, threads_for
 from gradverify.errors import CannotJudgeError, NotApplicableError, OpError
 from gradverify.judge import conclude, judge, of_case
-from gradverify.records.case import Case, tally
 from gradverify.numerics.draws import careful
-from gradverify.records.case import Case
+from gradverify.records.case import Case, tally
 from gradverify.records.claims import CLAIMS, selected
 from gradverify.records.codes import TITLES, matches
 from gradverify.records.evidence import Estimate, Evidence
