@@ -93,7 +93,7 @@ create() {
     die "$base cannot make .venv (on Debian: apt-get install python3-venv): $(tail -n 1 <<<"$said")"
 }
 
-# pip 25.1 is the first that reads dependency groups.
+# pip 25.1 is the first that reads dependency groups. An index without a pip is one that was not reached.
 install() {
   local log=$venv/setup.log
   rm -f "$venv/ready"
@@ -101,7 +101,7 @@ install() {
     cd "$root"
     "$python" -m pip install -q 'pip>=25.1' && "$python" -m pip install -q -c ci/constraints.txt --group dev -e '.[report,triton]'
   ) >"$log" 2>&1 </dev/null; then
-    if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Connection (refused|broken|aborted)' "$log"; then
+    if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Connection (refused|broken|aborted)|distribution found for pip' "$log"; then
       die "cannot reach the package index; connect to a network and run this again (all that pip said: $log)"
     fi
     die "pip cannot install what gradverify needs: $(sed -nE 's/^ *(([A-Za-z]*Error|ERROR): )/\1/p' "$log" | tail -n 1) (all that it said: $log)"

@@ -175,6 +175,7 @@ def test_no_interpreter_that_fits_is_one_sentence(
     ("said", "sentence"),
     [
         ("WARNING: Retrying: NewConnectionError('Failed to establish')", "cannot reach the package index; connect"),
+        ("ERROR: No matching distribution found for pip>=25.1", "cannot reach the package index; connect"),
         (
             "  ERROR: No matching distribution found for x\nhint: see above",
             "ERROR: No matching distribution found for x",

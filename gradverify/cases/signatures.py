@@ -188,6 +188,8 @@ def resolved(spec: Spec) -> Spec:
 
 
 def _whole(spec: Spec) -> Spec:
+    if not (isinstance(spec.op, str) or callable(spec.op)):
+        raise SpecError(f"{spec.name}: the op is {spec.op!r}, which cannot be called; name a Function or a function.")
     found = with_parameters(spec)
     _refuse_nested(found)
     if found.inputs is None:

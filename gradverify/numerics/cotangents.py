@@ -58,20 +58,21 @@ def _test(trial: Trial, probe: Probe, k: int, seen: Picture, v: Array, claim: Ar
     bar = min(weighed.absolute, 4 * weighed.norm) + 8 * probe.problem.unit * claimed.norm
     floor = norm(v * probe.problem.least()) if probe.problem.terms is not None else 0.0
     scale = max(claimed.norm, slopes.norm, floor)
-    sizes = _sizes(probe, claim, claimed.norm)
+    sizes = {n: max(s, floor) for n, s in _sizes(probe, claim, claimed.norm).items()}
+    unit = measured_unit(probe)
     return Measurement(
         analytic=claimed.total,
         value=slopes.total,
         error=bar,
         scale=scale,
-        resolution=_resolution(sizes, bar, scale),
+        resolution=_resolution(list(sizes.values()), bar, scale, wanted_in(unit)),
         resolved=seen.share,
         code="smooth",
         steps=seen.steps(k),
         powers=tuple(_power(s, bar) for s in _grouped(trial, probe, claim, claimed.norm)),
         facts={
-            **{f"resolution {n}": _power(max(s, floor), bar) for n, s in sizes.items() if scale > 0},
-            "unit": measured_unit(probe),
+            **{f"resolution {n}": _power(s, bar) for n, s in sizes.items() if scale > 0},
+            "unit": unit,
             "few": few(probe.direction != 0),
         },
     )
@@ -94,9 +95,13 @@ def _grouped(trial: Trial, probe: Probe, claim: Array, whole: float) -> Array:
     return np.asarray(whole * np.sqrt(np.bincount(trial.labels, squares, minlength=count)))
 
 
-def _resolution(sizes: dict[str, float], bar: float, scale: float) -> float:
-    """The smallest error, relative to a tensor's own gradient, that would have been seen: the worst tensor's."""
-    least = min((s for s in sizes.values() if s > 1e-3 * scale), default=scale)
+def _resolution(sizes: list[float], bar: float, scale: float, limit: float) -> float:
+    """The smallest error, relative to a tensor's own gradient, that would have been seen: the worst tensor's.
+
+    Of the tensors that this direction resolves: each other one is perturbed on its own. Where it resolves none, of the
+    largest: of k parts one has 1/sqrt(k) of their norm at least.
+    """
+    least = min((s for s in sizes if SAFETY * bar <= limit * s), default=scale / np.sqrt(max(len(sizes), 1)))
     return SAFETY * bar / least if least > 0 else np.nan
 
 

@@ -15,7 +15,11 @@ from gradverify.numerics.probe import Probe
 from gradverify.numerics.trial import Trial
 
 SIDED = (-8, -14, -20)
-"""Steps whose one-sided slopes are compared: of a slope that converges each change is below half the one before."""
+"""Steps whose one-sided slopes are compared."""
+
+CONVERGES = 0.5
+"""Of slopes c + a h^p each change is 2^-6p of the one before: where they converge, with p above 1/6, less than this
+part; of log h it is all of it, of h^-1/2 it is 8 times as much."""
 
 INPUTS = 3
 """Inputs that are looked at: one shows the fault, others may lie at the edge of the domain."""
@@ -75,5 +79,5 @@ def _on_one_side(probe: Probe) -> tuple[Array, Array] | None:
             # Not the measured noise, which is infinite at an edge.
             rounding = 8 * ROUNDING * ladder.unit * (np.abs(ladder.centre) + np.abs(c)) * 2.0 ** -SIDED[-1]
             error = np.maximum(np.abs(c - b), rounding)
-            return (c, error) if (error <= np.maximum(0.5 * np.abs(b - a), rounding)).all() else None
+            return (c, error) if (error <= np.maximum(CONVERGES * np.abs(b - a), rounding)).all() else None
     return None

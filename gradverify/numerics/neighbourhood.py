@@ -13,6 +13,22 @@ import numpy as np
 from gradverify.numerics.difference import CHUNK, ROUNDED, ROUNDING, Array, Bools, Ladder, chunks
 
 NAMES = ("smooth", "kink", "jump", "staircase", "flat", "edge", "noisy", "unsettled")
+CLEAR = 8
+"""What is measured counts where it is so many times what rounding makes of it."""
+
+STEADY = 0.1
+"""Of two levels a factor of 4 apart G is the same at a kink, and 4 times the finer one's where smooth: what drifts by
+up to this part of it is a kink with some curvature beside it. The drift is in the error of the slopes."""
+
+ALIVE = 0.5
+"""Over a window G stays as it is at a kink and falls to a quarter where smooth: above this part it has stayed."""
+
+LEVEL = 1.1
+"""Over four levels a jump stays as it is, and h^p grows by 8^p and more: below this growth p is less than 1/20."""
+
+FAR = 64
+"""A jump, and noise that is not rounding, rise above so many roundings of the value: a sum of 4,096 terms errs so."""
+
 SMOOTH, KINK, JUMP, STAIRCASE, FLAT, EDGE, NOISY, UNSETTLED = range(len(NAMES))
 
 
@@ -60,7 +76,7 @@ def slopes_at_kink(ladder: Ladder) -> tuple[Array, Array, Array, Bools]:
         with np.errstate(all="ignore"):
             wobble = 4 * ladder.roundoff(c, top) * 2.0**-fine
             drift = np.abs(g0 - g2)
-            kinked = (np.abs(g2) > 8 * wobble) & (drift <= 0.1 * np.abs(g2)) & np.isfinite(c)
+            kinked = (np.abs(g2) > CLEAR * wobble) & (drift <= STEADY * np.abs(g2)) & np.isfinite(c)
             bar = drift + wobble + np.abs(ladder.central(top) - c)
         better = kinked & (bar < error)
         low[better] = c[better] - np.abs(g2[better]) / 2
@@ -79,8 +95,8 @@ def _bent_at_the_finest(ladder: Ladder) -> Bools:
     with np.errstate(all="ignore"):
         for top in tops:
             g = np.abs(ladder.bend(top - 2))
-            visible = 8 * 4 * ladder.roundoff(ladder.central(top - 2), top) * 2.0 ** -(top - 2) < largest
-            bent = np.where(visible | ~seen, g > 0.5 * largest, bent)
+            visible = CLEAR * 4 * ladder.roundoff(ladder.central(top - 2), top) * 2.0 ** -(top - 2) < largest
+            bent = np.where(visible | ~seen, g > ALIVE * largest, bent)
             largest = np.maximum(largest, np.where(np.isfinite(g), g, 0.0))
             seen |= visible
     return bent
@@ -99,15 +115,15 @@ def _jumps(ladder: Ladder) -> Bools:
     fine = [e for e in ladder.levels if e <= ladder.levels[-1] + 6][-4:]
     out = np.zeros(ladder.centre.size, dtype=np.bool_)
     with np.errstate(all="ignore"):
-        rounding = 64 * ROUNDING * ladder.unit * np.abs(ladder.centre)  # not the measured noise: a jump looks like it
+        rounding = FAR * ROUNDING * ladder.unit * np.abs(ladder.centre)  # not the measured noise: a jump looks like it
         for side in (ladder.plus, ladder.minus):
             steps = np.stack([np.abs(side[e] - ladder.centre) for e in fine])
-            out |= (steps.min(axis=0) > rounding) & (steps.max(axis=0) < 1.1 * steps.min(axis=0))
+            out |= (steps.min(axis=0) > rounding) & (steps.max(axis=0) < LEVEL * steps.min(axis=0))
     return out & np.isfinite(ladder.centre)
 
 
 def _noisy(ladder: Ladder) -> Bools:
-    """Measured noise beyond 64 roundings of the value."""
+    """Measured noise far beyond the rounding of the value."""
     if not ladder.noise:
         return np.zeros(ladder.centre.size, dtype=np.bool_)
-    return np.asarray(ladder.noise[-1][1] > 64 * ladder.unit * np.abs(ladder.centre))
+    return np.asarray(ladder.noise[-1][1] > FAR * ladder.unit * np.abs(ladder.centre))

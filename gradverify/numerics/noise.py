@@ -77,7 +77,7 @@ def _kinked(finer: Array, coarser: Array, octaves: int) -> Bools:
     """Whether the differences grow in proportion to the spacing: both then show the kink, and neither the noise.
 
     At a kink the growth is 1, noise on top of it apart, for which a factor of 4 leaves room; constant noise grows by
-    2^-octaves, a curvature by 2^octaves and more.
+    2^-octaves, a curvature by 2^octaves and more: between spacings that are 10 octaves apart, half way is 32.
     """
     with np.errstate(all="ignore"):
         growth = coarser / finer * 2.0**-octaves

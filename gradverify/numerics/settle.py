@@ -23,6 +23,15 @@ DEEP = -31
 IMPRECISE = 1e-6
 """A claim's own scatter explains a mismatch up to this part of the function's values; beyond it is a fault."""
 
+SHARP = 0.01
+"""A slope, or a mismatch, is known where its bar is this part of it: one that is sure stands 100 bars above."""
+
+SECOND = 0.3
+"""Another window has a bar of at most this part of the mismatch: about SAFETY of them, so that it shows one itself;"""
+
+AGREED = 0.1
+"""and it agrees with the first to this part of the mismatch."""
+
 
 def sketched(trial: Trial, probe: Probe, v: Array) -> Measurement:
     """Judge <vjp(v), d>."""
@@ -160,7 +169,7 @@ def _beside(probe: Probe, claim: float, size: float) -> Measurement:
     best = probe.ladder.best()
     value, bar, top = float(best.value[0]), float(best.bar[0]), int(best.top[0])
     scale = max(size, abs(value))
-    resolved = np.array([np.isfinite(bar) and bar <= 0.01 * max(scale, abs(claim))])
+    resolved = np.array([np.isfinite(bar) and bar <= SHARP * max(scale, abs(claim))])
     around = neighbourhood.survey(probe.ladder, resolved=resolved & (best.kink < bar))
     code = neighbourhood.NAMES[int(around.code[0])]
     low, high = float(around.low[0]), float(around.high[0])
@@ -185,7 +194,7 @@ def _confirmed(tops: tuple[int, ...], value: Array, bar: Array, claim: float) ->
     order = np.argsort(bar)
     first = order[0]
     gap = abs(claim - value[first])
-    if not bar[first] <= 0.01 * gap:
+    if not bar[first] <= SHARP * gap:
         return False
     others = [k for k in order[1:] if abs(tops[k] - tops[first]) >= 2]
-    return any(bar[k] <= 0.3 * gap and abs(value[k] - value[first]) <= 0.1 * gap for k in others)
+    return any(bar[k] <= SECOND * gap and abs(value[k] - value[first]) <= AGREED * gap for k in others)

@@ -398,6 +398,12 @@ def test_a_lazy_op_is_loaded_late_and_brings_its_order() -> None:
         load("no.such:op")
 
 
+@pytest.mark.parametrize("op", [3, None, torch.ones(1)])
+def test_an_op_that_cannot_be_called_is_refused(op) -> None:
+    with pytest.raises(SpecError, match="which cannot be called; name a Function or a function"):
+        gv.from_data(op, {"x": "n"})
+
+
 def test_data_takes_the_order_of_its_op() -> None:
     spec = gv.Spec(Combined, args={"w": "k n", "x": "*b k"})
     assert (spec.order, resolved(spec).order) == (("w", "x"), ("x", "w"))

@@ -48,6 +48,24 @@ class Op:
         return list(measure(self.problem(), np.random.default_rng(seed)))
 
 
+def two(share):
+    """x + share w, elementwise, as two tensors."""
+    op = Op(lambda z: z[:8] + share * np.sin(z[8:]), lambda z, v: np.concatenate([v, share * v * np.cos(z[8:])]), None)
+    op.x = np.random.default_rng(3).standard_normal(16)
+    shape = (8,)
+    parts = (Part(name="x", start=0, stop=8, shape=shape), Part(name="w", start=8, stop=16, shape=shape))
+    return replace(op.problem(), parts=parts)
+
+
+@pytest.mark.parametrize("share", [1.0, 1e-2, 1e-4, 1e-5, 1e-6, 1e-7])
+def test_the_resolution_is_that_of_each_tensor_however_small_its_part(share):
+    found = list(measure(two(share), np.random.default_rng(0)))
+    for name in "xw":
+        best = min(m.facts[f"resolution {name}"] for m in found if m.facts.get(f"resolution {name}", np.inf) < np.inf)
+        assert best <= 1e-5
+        assert max(m.resolution for m in found) >= best
+
+
 def elementwise(forward, slope, x):
     return Op(forward, lambda x, v: v * slope(x), x)
 
