@@ -80,7 +80,8 @@ def _inside(third: Measurement, found: Measurement) -> bool:
 def _verdict(third: Measurement, found: Measurement, word: str) -> dict[str, Fact]:
     """Which of the two is off, where the third opinion is sharp enough to tell them apart."""
     gap = abs(found.analytic - found.value)
-    if not third.error <= 0.1 * gap or third.code not in ("smooth", "flat"):
+    # Where this holds, at least one of the two is off.
+    if not 2 * SAFETY * (third.error + found.error) <= gap or third.code not in ("smooth", "flat"):
         return {"third": word, "third_said": "cannot tell which is off"}
     off = {
         name: abs(claim - third.value) > SAFETY * (third.error + found.error)

@@ -19,6 +19,7 @@ from gradverify.numerics.draws import draws, looking_closely
 from gradverify.numerics.measurement import SAFETY, Measurement, rescaled
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import Problem, axis
+from gradverify.numerics.settle import SHARP
 from gradverify.numerics.trial import WIGGLE
 
 DRAWS = 3
@@ -156,7 +157,7 @@ def opinion(problem: Problem, i: int, j: int) -> Measurement:
     for stage in range(3):
         probe.extend(stage)
     best = probe.ladder.best()
-    resolved = np.isfinite(best.bar) & (best.bar <= 0.01 * np.abs(best.value)) & (best.kink < best.bar)
+    resolved = np.isfinite(best.bar) & (best.bar <= SHARP * np.abs(best.value)) & (best.kink < best.bar)
     around = neighbourhood.survey(probe.ladder, resolved=resolved)
     kink = around.code[0] == neighbourhood.KINK
     measured = Measurement(

@@ -10,6 +10,7 @@ from gradverify.numerics.measurement import SAFETY, Measurement
 from gradverify.numerics.neighbourhood import Surroundings
 from gradverify.numerics.probe import Probe
 from gradverify.numerics.problem import Problem
+from gradverify.numerics.settle import AGREED, SHARP
 from gradverify.numerics.trial import Trial
 
 NEIGHBOURS = 12
@@ -102,7 +103,7 @@ def smooth_around(trial: Trial, probe: Probe, others: list[Probe], j: int, gap: 
     probe.ladder.sample((top,))
     own = float(probe.ladder.central(top)[j])
     # A single difference is good to a few parts in a thousand, and no kink is as small as its rounding.
-    least = max(0.1 * gap, 0.01 * max(abs(own), scale))
+    least = max(AGREED * gap, SHARP * max(abs(own), scale))
     if not _linear(probe, others, j, top, max(least, 8 * _rounding(trial.problem, probe, j, top) * 2.0**-top)):
         return False
     # The noise at that finer step: what the coarser samples show may be a kink nearby.
