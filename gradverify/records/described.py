@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradverify.records.run import Input, NotCovered, OpRun
-from gradverify.records.spec import Arg, Spec, describe_callable
+from gradverify.records.spec import Arg, Spec, describe_callable, source_of
 from gradverify.records.verdict import Result
 
 # Class name, as torch spells it -> our word. The first class of the op's own or its type's ancestry that is listed.
@@ -36,7 +36,7 @@ def described(
         target=describe_callable(spec.op),
         spec=spec.name,
         kind=kind_of(spec.op),
-        source=spec.source,
+        source=spec.source or (None if isinstance(spec.op, str) else source_of(spec.op)),
         inputs=tuple(Input(name=a.name, shape=a.shape, domain=_values(a), role=a.role) for a in spec.args),
         inputs_from=spec.described_by,
         contract=str(spec.contract),
