@@ -81,6 +81,8 @@ def weighted_add(x, mat1, mat2):
 # cotangent -1.08, gives -2.263 for the first entry; differences of backward and reverse over reverse say -0.616. Of
 # slogdet and logdet the tangent has no history at all.
 OVER_FORWARD = {"GV501": "torch's reverse over forward takes the factors of A for constants"}
+# torch 2.13.0: of [[1, 1], [1, 1]] the gradient is 0, where it is [[1, -1], [-1, 1]]; in forward mode that of [[0]] too.
+SINGULAR = dict.fromkeys(("GV1xx", "GV206", "GV215", "GV401", "GV402"), "torch's det has no gradient where singular")
 
 LINALG = (
     spec("matmul", torch.matmul, real("input", "*b m k"), real("other", "k n")),
@@ -131,7 +133,7 @@ LINALG = (
     spec("nuclear_norm", torch.linalg.matrix_norm, real("A", "m n"), kwargs={"ord": ("nuc", 2)}, m=1, n=1),
     spec("vander", torch.linalg.vander, real("x", "n"), dims={"n": SQUARE}),
     spec("cdist", torch.cdist, real("x1", "m d"), real("x2", "n d"), kwargs={"p": (2.0, 1.0, 3.0)}),
-    spec("det", torch.linalg.det, real("A", "b n n"), xfail=OVER_FORWARD),
+    spec("det", torch.linalg.det, real("A", "b n n"), xfail=OVER_FORWARD | SINGULAR),
     spec("slogdet", torch.linalg.slogdet, spd("A", "b n n"), xfail=OVER_FORWARD),
     spec("logdet", torch.logdet, spd("input", "n n"), xfail=OVER_FORWARD),
     spec("inv", torch.linalg.inv, spd("A", "b n n")),
@@ -147,7 +149,8 @@ LINALG = (
     ),
     spec("solve_triangular", solve_triangular, spd("a", "n n"), real("b", "n k")),
     spec("lu_solve", lu_solve, spd("a", "n n"), real("b", "n k")),
-    spec("lstsq", lstsq, spd("a", "n n"), real("b", "n k")),
+    # torch 2.13.0: the last digits hang on where LAPACK's copies come to lie.
+    spec("lstsq", lstsq, spd("a", "n n"), real("b", "n k"), xfail={"GV204": "LAPACK's last digits differ"}),
     spec("cholesky", cholesky, spd("a", "b n n")),
     spec("cholesky_solve", cholesky_solve, real("b", "n k"), spd("a", "n n")),
     # torch 2.13.0: with L = cholesky([[2, 0.3], [0.3, 1.5]]) and the tangent [[1, 0], [0.3, 0.2]] the first entry is
