@@ -38,7 +38,9 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command("replay")
 @click.argument("which", nargs=-1, metavar="[ID|PATH]...")
-@click.option("--as", "form", type=click.Choice(["example"]), help="Print the line that pins the case in its spec.")
+@click.option(
+    "--as", "form", type=click.Choice(["example", "repro"]), help="Print what pins it in its spec, or plain torch."
+)
 @click.option("--keep", is_flag=True, help="Keep the files of what is fixed.")
 @click.option("--json", "as_json", is_flag=True, help="The outcomes as JSON.")
 @click.option("--no-color", is_flag=True, help="No colours; NO_COLOR and FORCE_COLOR work too.")
@@ -52,8 +54,8 @@ def command(*, which: tuple[str, ...], form: str | None, keep: bool, as_json: bo
     config = load()
     root = Path(config.root)
     paths = failures.named(which, root)
-    if form == "example":
-        output.emit("".join(f"{failures.example(failures.read(p))}\n" for p in paths))
+    if form is not None:
+        output.emit("".join(_as(form, failures.read(p), config) for p in paths))
         return 0
     if not paths:
         click.echo(f"No failure is kept in {root / failures.FOLDER}.", err=True)
@@ -67,6 +69,17 @@ def command(*, which: tuple[str, ...], form: str | None, keep: bool, as_json: bo
         output.emit("\n".join([*_lines(done, style, shown=bool(which)), _total(done)]) + "\n")
     states = {r.state for r in done}
     return 1 if "FAILED" in states else 2 if "ERROR" in states else 0
+
+
+def _as(form: str, failure: Failure, config: Config) -> str:
+    """The line of a spec, or the snippet. Raises UsageError where the case has none."""
+    if form == "example":
+        return f"{failures.example(failure)}\n"
+    result = failures.replayed(_spec(failure, config), failure, _policy())
+    snippet = result.finding.repro if result.finding else ""
+    if not snippet:
+        raise UsageError(f"{failure.id}: there is no plain snippet for this case, or it is fixed; replay it instead.")
+    return f"{snippet}\n"
 
 
 def _replayed(path: Path, config: Config, *, keep: bool) -> Replayed:

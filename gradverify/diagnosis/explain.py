@@ -6,15 +6,22 @@ import math
 import re
 from collections.abc import Iterator
 
+from gradverify.diagnosis.boundary import Fails, fails_for
 from gradverify.diagnosis.case import told
 from gradverify.diagnosis.diagnose import Diagnosis, diagnosed
+from gradverify.diagnosis.error_map import error_map
 from gradverify.diagnosis.figures import whole_gradient
+from gradverify.diagnosis.frame import Frame, frame
 from gradverify.diagnosis.patterns import Pattern
+from gradverify.diagnosis.repro import repro
 from gradverify.records.codes import TITLES
 from gradverify.records.evidence import Evidence, Mismatch
 from gradverify.records.finding import Finding
 from gradverify.records.spec import Spec
 from gradverify.records.verdict import Outcome, Result, Verdict
+
+_OF_BACKWARD = ("vjp", "edges", "special", "linear", "layout")
+"""Claims whose failure stands in backward's `return`, or in what leads to it."""
 
 REMEDIES = {
     "GV112": "a straight-through estimator? declare the function that backward differentiates: backward_of=...",
@@ -44,10 +51,10 @@ GRADIENT = ("vjp", "special")
 """Claims that hold the gradient against the derivative of the forward; what is zero at the edges alone is a mistake."""
 
 
-def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
+def explain(spec: Spec, result: Result, *, runs: int, fails: Fails | None = None) -> Finding | None:
     """The finding of a result that is not a plain pass; None for one that is.
 
-    Its code is that of a pattern, where one was measured.
+    Its code is that of a pattern, where one was measured. `fails` tells whether another case fails likewise.
     """
     verdict = result.worst
     if verdict is None or (result.outcome is Outcome.PASS and not result.code):
@@ -55,16 +62,30 @@ def explain(spec: Spec, result: Result, *, runs: int) -> Finding | None:
     e = verdict.evidence
     found = diagnosed(spec, result)
     pattern = found.pattern if found is not None else None
+    shown = _shown(spec, result, e)
     return Finding(
         code=_code(result, pattern),
         summary=_summary(spec, result, verdict, pattern),
-        lines=(*_lines(spec, verdict, runs), *_measured(found, vjp=result.claim == "vjp")),
+        lines=(
+            *_lines(spec, verdict, runs),
+            *_measured(found, vjp=result.claim == "vjp"),
+            *(_sizes(spec, result, e, fails) if fails is not None else ()),
+        ),
         remedy=_remedy(spec, result.code, e) or (pattern.hint if pattern is not None else None) or None,
-        location=spec.source,
+        location=spec.source if shown is None else shown.location,
+        caret=() if shown is None else shown.lines,
         minimal=e.case,
+        repro=repro(spec, e) if result.outcome is Outcome.FAIL else "",
         pattern=pattern.said if pattern is not None else "",
         gradient=whole_gradient(found.samples[0], found.name) if found is not None else None,
     )
+
+
+def _shown(spec: Spec, result: Result, e: Evidence) -> Frame | None:
+    """The element of backward's `return` that is wrong, where the finding is about one."""
+    if result.outcome is not Outcome.FAIL or e.worst is None or not e.quantity.startswith("the gradient of "):
+        return None
+    return frame(spec, e.worst.argument) if e.claim in _OF_BACKWARD else None
 
 
 def _code(result: Result, pattern: Pattern | None) -> str:
@@ -79,6 +100,19 @@ def _measured(found: Diagnosis | None, *, vjp: bool) -> Iterator[str]:
         said = "" if pattern.code != "GV199" and vjp else f"{pattern.said}; "
         left = f"{pattern.residual:.0e} is left" if pattern.residual else "nothing is left"
         yield f"pattern        {said}{left} once that is taken out{_right(found.right)}"
+
+    if found is not None and (pattern is None or pattern.code in _PLACES):
+        yield from error_map(found.samples, found.name)
+
+
+_PLACES = ("GV104", "GV107")
+"""Patterns that a picture of the entries shows."""
+
+
+def _sizes(spec: Spec, result: Result, e: Evidence, fails: Fails) -> tuple[str, ...]:
+    """For which sizes a wrong gradient is wrong."""
+    wanted = result.outcome is Outcome.FAIL and result.claim in ("vjp", "edges")
+    return fails_for(spec, e.case, fails) if wanted else ()
 
 
 def _right(names: tuple[str, ...]) -> str:

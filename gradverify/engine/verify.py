@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from gradverify.cases.sweep import spread, sweep
 from gradverify.checks import CHECKS
 from gradverify.diagnosis.explain import REMEDIES, explain, remedy_of_raised
 from gradverify.diagnosis.figures import illustrated
+from gradverify.diagnosis.repro import repro
 from gradverify.engine.heap import set_aside
 from gradverify.engine.refusals import refuses, told
 from gradverify.engine.search import Found, search
@@ -317,13 +318,26 @@ class _Trial:
                 code=result.code,
                 summary=said,
                 minimal=e.case,
+                repro=repro(self.spec, e),
                 location=self.spec.source,
                 remedy=remedy_of_raised(result.code, said),
             )
             result = msgspec.structs.replace(result, finding=finding, reason=said)
             return _unverifiable(result) if result.code == "GV904" else result
-        told = explain(self.spec, result, runs=found.shrinks)
+        told = explain(self.spec, result, runs=found.shrinks, fails=self._likewise(result))
         return msgspec.structs.replace(result, finding=told, code=result.code if told is None else told.code)
+
+    def _likewise(self, result: Result) -> Callable[[Case], bool | None]:
+        """Whether another case fails with the same code; None where it cannot be judged, or time is up."""
+
+        def fails(case: Case) -> bool | None:
+            late = self.deadline is not None and time.monotonic() > self.deadline
+            verdict = None if late else self._judge(case)
+            if verdict is None or verdict.outcome is Outcome.INCONCLUSIVE or verdict.moot:
+                return None
+            return verdict.outcome is Outcome.FAIL and verdict.code == result.code
+
+        return fails
 
     def _replayed(self, verdict: Verdict) -> Verdict:
         """A failure counts when the same case fails again."""

@@ -30,7 +30,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Why a claim failed or could not be judged, for people and machines.
 
     `lines` are the measured facts in words, one a line, in the order in which they are printed. `pattern`: what was
-    measured of a wrong gradient as a whole, in words; empty where nothing fits.
+    measured of a wrong gradient as a whole, in words; empty where nothing fits. `caret`: lines of source with a caret
+    under what backward returns wrongly. `repro`: plain torch that prints the wrong and the true number, or is empty.
 
     Figures, where they could be measured: `frame` are numbered lines of source around the location, `curve` pairs of
     step and error of central differences at the worst entry, `gradient` a wrong gradient as a whole.
@@ -47,3 +48,5 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     frame: tuple[tuple[int, str], ...] = ()
     curve: tuple[tuple[float, float], ...] = ()
     gradient: Gradient | None = None
+    caret: tuple[str, ...] = ()
+    repro: str = ""

@@ -13,7 +13,7 @@ from gradverify.records.claims import CLAIMS, FAMILIES, family_of
 from gradverify.records.codes import TITLES
 from gradverify.records.finding import Finding, Location
 from gradverify.records.verdict import Cases, Outcome, Result, Verdict
-from gradverify.reports.style import Style, wrapped
+from gradverify.reports.style import WIDTH, Style, wrapped
 from gradverify.reports.words import count, duration, number, resolution, size, sizes_of
 
 _CLAIM_COLUMN = max(len(family_of(claim)) for claim in CLAIMS)
@@ -184,8 +184,20 @@ def _finding(finding: Finding, style: Style) -> list[str]:
     # An op that raised has no numbers to show, but the sizes it raised at.
     sizes = _labelled(f"case  {sizes_of(finding.minimal)}", style) if finding.minimal and not finding.lines else []
     remedy = _labelled(f"try  {finding.remedy}", style) if finding.remedy else []
+    arrow += [f"      {style.plain(line)}" for line in finding.caret]
     body = [line for text in finding.lines for line in _labelled(text, style)]
-    return [*arrow, *sizes, *body, *remedy, *_onward(finding, style)]
+    whole = [*arrow, *sizes, *body, *remedy]
+    return [*whole, *_repro(finding, style, room=_BLOCK_LINES - len(whole) - 3), *_onward(finding, style)]
+
+
+def _repro(finding: Finding, style: Style, *, room: int) -> list[str]:
+    """The snippet, where it fits; else how to print it."""
+    rows = [f"        {style.plain(line)}".rstrip() for line in finding.repro.splitlines() if line]
+    if not rows:
+        return []
+    if len(rows) <= room and max(map(len, rows)) <= WIDTH:
+        return ["      reproduce without gradverify:", *rows]
+    return [f"      as plain torch: gradverify replay {finding.replay_id} --as repro"] if finding.replay_id else []
 
 
 def _onward(finding: Finding, style: Style) -> list[str]:

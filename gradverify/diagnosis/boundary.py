@@ -1,0 +1,119 @@
+"""At which sizes a failure is seen: each letter varied alone around the smallest failing case, and the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
+
+from msgspec.structs import replace
+
+from gradverify.cases import shapes, sizes
+from gradverify.cases.sizes import MAX_ELEMENTS
+from gradverify.cases.strategies import allowed
+from gradverify.records.case import Case, Sizes
+from gradverify.records.spec import Dim, Spec
+
+Fails = Callable[[Case], bool | None]
+"""Whether a case fails likewise; None where it cannot be judged."""
+
+UP_TO = 9
+BLOCKS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+FAILS, PASSES = "█", "·"
+
+
+def fails_for(spec: Spec, case: Case, fails: Fails) -> tuple[str, ...]:
+    """Lines that say for which sizes it fails; empty where no letter has sizes to vary."""
+    if case.data is not None:
+        return ()
+    outline = sizes.outline(spec)
+    seen = {
+        letter: found
+        for letter, several in outline.variadic.items()
+        if not several and len(found := dict(_tried(spec, case, letter, outline.dims[letter], fails))) > 1
+    }
+    telling = {n: found for n, found in seen.items() if len(set(found.values())) == 2}
+    free = [n for n, found in seen.items() if all(found.values())]
+    if not seen or len(telling) + len(free) < len(seen):
+        return ()
+    return tuple(_said(telling, free))
+
+
+def _said(telling: Mapping[str, Mapping[int, bool]], free: list[str]) -> Iterator[str]:
+    if not telling:
+        yield f"fails for      every size that was tried of {', '.join(free)}"
+    for letter, found in telling.items():
+        whatever = f"; any {', '.join(free)}" if free else ""
+        yield f"fails for      {rule(letter, found) or 'these sizes'}{whatever}"
+        yield f"  {letter}  {strip(found)}"
+
+
+def _tried(spec: Spec, case: Case, letter: str, dim: Dim, fails: Fails) -> Iterator[tuple[int, bool]]:
+    known = dict(case.dims)
+    for size in _sizes(known.get(letter, 0), dim):
+        dims = known | {letter: size} | {n: size for n, s in known.items() if n.partition("#")[2] == letter and s != 1}
+        one = replace(case, dims=tuple(sorted(dims.items())))
+        if _small(spec, dims) and allowed(spec, one):
+            said = fails(one)
+            if said is not None:
+                yield size, said
+
+
+def _sizes(failing: Sizes, dim: Dim) -> list[int]:
+    """Small sizes; around one that is larger, and where its block would end again."""
+    wanted = set(range(1, UP_TO + 1))
+    if isinstance(failing, int) and failing > UP_TO:
+        block = max(b for b in BLOCKS if b <= failing)
+        ends = (block // 2, block, 2 * block, 3 * block)
+        wanted |= {failing, *(e + k for e in ends for k in (-1, 0, 1))}
+    low, high = dim.lo, dim.hi if dim.hi is not None else max(wanted)
+    found = sorted(n for n in wanted if max(low, 1) <= n <= high)
+    return [n for n in found if dim.choices is None or n in dim.choices]
+
+
+def _small(spec: Spec, dims: Mapping[str, Sizes]) -> bool:
+    count = 0
+    for arg in spec.args:
+        whole = 1
+        for n in shapes.shape_of(arg, dict(dims)):
+            whole *= n
+        count = max(count, whole)
+    return count <= MAX_ELEMENTS
+
+
+def rule(letter: str, found: Mapping[int, bool]) -> str:
+    """The simplest rule that tells all failing sizes from all others; empty where none of ours does."""
+    for said, holds in _rules(letter, found):
+        if all(holds(n) == fails for n, fails in found.items()):
+            return said
+    return ""
+
+
+def _rules(letter: str, found: Mapping[int, bool]) -> Iterator[tuple[str, Callable[[int], bool]]]:
+    """Rules in words, the simplest first."""
+    first = min(n for n, fails in found.items() if fails)
+    last = max(n for n, fails in found.items() if fails)
+    below = max((n for n in found if n < first), default=0)
+    above = min((n for n in found if n > last), default=0)
+    yield f"{letter} = {first}", lambda n: n == first
+    if below:
+        yield f"{letter} > {below}", lambda n: n > below
+    if above:
+        yield f"{letter} < {above}", lambda n: n < above
+    for block in BLOCKS:
+        yield f"{letter} % {block} != 0", lambda n, b=block: n % b != 0  # type: ignore[misc]
+        yield f"{letter} % {block} = 0", lambda n, b=block: n % b == 0  # type: ignore[misc]
+        yield f"{letter} > {block} and {letter} % {block} != 0", lambda n, b=block: n > b and n % b != 0  # type: ignore[misc]
+    for block in (3, 5, 6, 7):
+        yield f"{letter} % {block} != 0", lambda n, b=block: n % b != 0  # type: ignore[misc]
+    yield f"{letter} no power of 2", lambda n: n & (n - 1) != 0
+    if below and above:
+        yield f"{below} < {letter} < {above}", lambda n: below < n < above
+
+
+def strip(found: Mapping[int, bool]) -> str:
+    """`1·········9  63··64  65█`: runs of sizes that were tried, by what became of them."""
+    runs: list[list[int]] = []
+    for _, group in groupby(enumerate(sorted(found)), key=lambda p: (p[1] - p[0], found[p[1]])):
+        runs.append([n for _, n in group])
+    marks = {True: FAILS, False: PASSES}
+    return "  ".join(f"{run[0]}{marks[found[run[0]]] * len(run)}{run[-1] if len(run) > 1 else ''}" for run in runs)
