@@ -118,8 +118,9 @@ def test_what_does_not_fit_into_shared_memory_is_refused_before_any_launch() -> 
 @needs_triton
 @pytest.mark.parametrize("capacity", [232448, 166912, 101376, 65536])
 @pytest.mark.parametrize(("size", "d"), [(2, 64), (2, 128), (2, 256), (4, 64), (4, 128), (8, 64)])
-def test_the_table_is_made_to_fit_into_shared_memory(size: int, d: int, capacity: int) -> None:
-    for name, tile in vars(ops._default(size, d, d, capacity)).items():
+@pytest.mark.parametrize("old", [False, True])
+def test_the_table_is_made_to_fit_into_shared_memory(old: bool, size: int, d: int, capacity: int) -> None:
+    for name, tile in vars(ops._default(size, d, d, capacity, from_registers=old)).items():
         assert ops._shared(name, tile, size, d, d) <= capacity
         assert min(tile[:2]) >= 16
 
