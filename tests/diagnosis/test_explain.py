@@ -224,6 +224,20 @@ gradient of the wrong shape, dtype or device: the gradient of `x`
 smallest case  b=3  n=2   shrunk in 7 runs
 found float64 [3, 2], wanted float64 [2]""",
     ),
+    "precision": (
+        evidence(
+            "precision",
+            worst=GRADIENT,
+            facts={"kind": "over budget", "truth": "float64", "budget": "rounding explains 0.004", "safety": 3.0},
+        ),
+        "GV601",
+        """\
+over the precision budget: the gradient of `x`
+smallest case  b=3  n=2   shrunk in 7 runs
+  in float64  grad w[1] = 2
+  float64     grad w[1] = 1 +- 1e-12
+allowed are 3 error bars; rounding explains 0.004""",
+    ),
     "transforms.vmap": (
         evidence("transforms.vmap", worst=GRADIENT, facts={**EAGER, "relation": "vmap, batch at axis 0 of `x`"}),
         "GV502",

@@ -216,7 +216,7 @@ def test_a_claim_that_finds_nothing_to_judge_says_so(monkeypatch):
 
 
 def test_where_that_asks_for_an_unknown_name_is_refused():
-    with pytest.raises(SpecError, match="where asks for 'k'"):
+    with pytest.raises(SpecError, match="where does not know 'k'"):
         one(spec(where=lambda k: True))
 
 
