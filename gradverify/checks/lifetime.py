@@ -201,9 +201,21 @@ def _noticed(alone: Alone, tape: Tape, what: str, *, real: bool) -> Iterator[Evi
 # Modes.
 
 
+def _draws(subject: Subject) -> Iterator[Evidence]:
+    """An op that draws more, or less, where gradients are recorded moves whatever is drawn after it."""
+    subject.record()
+    state = torch.random.get_rng_state()
+    subject.values(subject.call, copies(subject.point.primals))
+    moved = generator_moved(state)
+    said = {"said": "without gradients another amount is drawn than with them"} if moved else {}
+    yield subject.count("the global generator", moved, kind="mode", phase="gradients off", **said)
+
+
 def _in_modes(alone: Alone) -> Iterator[Evidence]:
-    """The outputs without gradients and in inference mode are those that are recorded."""
+    """The outputs without gradients and in inference mode are those that are recorded; and so is what was drawn."""
     subject = alone.subject
+    if subject.spec.stochastic:
+        yield from _draws(subject)
     if subject.spec.nondeterministic:
         return
     subject.reseed()

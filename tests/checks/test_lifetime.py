@@ -296,3 +296,20 @@ def test_a_backward_that_writes_to_its_cotangent_is_said_to_do_that():
     }
     assert "cotangent" in kinds
     assert not kinds & {"never written", "mode", "not repeatable"}
+
+
+def dropped(x, keep):
+    return torch.where(keep, 2 * x, 0 * x) * (torch.rand_like(x) < 0.5)
+
+
+def dropped_and_noted(x, keep):
+    """Draws once more where gradients are recorded."""
+    y = dropped(x, keep)
+    if torch.is_grad_enabled():
+        torch.rand_like(x)
+    return y
+
+
+@pytest.mark.parametrize(("op", "verdict"), [(dropped, ("PASS", "")), (dropped_and_noted, ("FAIL", "GV213"))])
+def test_as_much_is_drawn_with_gradients_as_without(op, verdict):
+    assert said(spec(op, stochastic=True), "lifetime") == verdict
