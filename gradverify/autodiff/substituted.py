@@ -95,7 +95,8 @@ def _dual(call: _Call, k: int, y: Any, primals: Sequence[Tensor], tangents: Sequ
     tangent = _tangent(y)
     if tangent is None:
         return y
-    replaced = _Tangent.apply(call, k, tangent.detach(), *primals, *tangents)  # type: ignore[no-untyped-call]
+    differentiated = [p.requires_grad or v.requires_grad for p, v in zip(primals, tangents, strict=True)]
+    replaced = _Tangent.apply(call, k, differentiated, tangent.detach(), *primals, *tangents)  # type: ignore[no-untyped-call]
     return forward_ad.make_dual(forward_ad.unpack_dual(y).primal, replaced)  # type: ignore[no-untyped-call]
 
 
@@ -103,8 +104,8 @@ class _Tangent(Function):
     """The tangent of one output as a function of primals and tangents."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, k: int, value: Tensor, *given: Tensor) -> Tensor:
-        ctx.call, ctx.k = call, k
+    def forward(ctx: Any, call: _Call, k: int, differentiated: Sequence[bool], value: Tensor, *given: Tensor) -> Tensor:
+        ctx.call, ctx.k, ctx.differentiated = call, k, differentiated
         ctx.save_for_backward(*given)
         return value.clone()
 
@@ -112,11 +113,20 @@ class _Tangent(Function):
     def backward(ctx: Any, c: Tensor) -> Any:
         half = len(ctx.saved_tensors) // 2
         with torch.enable_grad():
-            xs = [x.detach().requires_grad_() for x in ctx.saved_tensors[:half]]
+            # What carries no gradient may be a buffer that the function writes to.
+            given = [x.detach().clone() for x in ctx.saved_tensors[:half]]
+            xs = [x.requires_grad_() if needed else x for x, needed in zip(given, ctx.differentiated, strict=True)]
             vs = ctx.saved_tensors[half:]
             y = ctx.call.outputs(xs)[ctx.k]
-            rows = gradients([y], xs, [c], create_graph=True)
+            rows = _all(gradients([y], [x for x in xs if x.requires_grad], [c], create_graph=True), xs)
             terms = [(g.conj() * v).real.sum() for g, v in zip(rows, vs, strict=True) if g is not None]
             told = [t for t in terms if t.requires_grad]
-            by_x = gradients(told, xs, [torch.ones_like(t) for t in told]) if told else (None,) * half
-        return (None, None, None, *by_x, *(None if g is None else g.detach() for g in rows))
+            leaves = [x for x in xs if x.requires_grad]
+            by_x = _all(gradients(told, leaves, [torch.ones_like(t) for t in told]), xs) if told else [None] * half
+        return (None, None, None, None, *by_x, *(None if g is None else g.detach() for g in rows))
+
+
+def _all(found: Sequence[Tensor | None], xs: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradients of those that require one, with None for the others."""
+    rest = iter(found)
+    return [next(rest) if x.requires_grad else None for x in xs]

@@ -8,6 +8,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gradverify.autodiff.frozen import frozen
+from gradverify.cases.signatures import spec_from_op
 from gradverify.checks import CHECKS
 from gradverify.engine.verify import verify
 from gradverify.errors import NotApplicableError
@@ -15,7 +16,7 @@ from gradverify.judge import judge, of_case
 from gradverify.records.case import Case
 from gradverify.records.policy import Plan, Policy
 from gradverify.records.run import describe
-from gradverify.records.spec import Arg, Contract, Domain, Spec
+from gradverify.records.spec import Arg, Contract, Dim, Domain, Spec
 from tests.faults import double_backward as ops
 from tests.faults.record import NONEMPTY, arg, index
 
@@ -253,6 +254,16 @@ def test_torch_loses_terms_of_layer_norm_in_reverse_over_forward():
 def test_what_torch_loses_is_told_from_what_the_op_loses(op, outcome, names):
     assert said(spec(op)) == (outcome, "GV501")
     assert result(spec(op)).worst.evidence.facts.get("torch") == names
+
+
+def test_a_module_that_writes_to_its_buffers_is_told_from_torch_too():
+    args = {"input": "b 3"}
+    normed_module = spec_from_op(torch.nn.BatchNorm1d(3), name="bn", target="", shapes=args).with_(
+        dims={"b": Dim(lo=2)}
+    )
+    found = result(normed_module, examples=2)
+    assert (found.outcome.value, found.code) == ("PASS", "GV501")
+    assert found.worst.evidence.facts["torch"] == "batch_norm"
 
 
 def test_what_is_of_torch_is_said_so_and_passes():
