@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from msgspec.structs import replace
 
 from gradverify.cases.modules import note
+from gradverify.cases.signatures import resolved
 from gradverify.engine.environment import environment
 from gradverify.engine.verify import Trial, present, tried, verify
 from gradverify.errors import UsageError
@@ -111,7 +112,7 @@ class _Session:
 
     def verify(self, spec: Spec) -> None:
         """Verify one spec; its place in the run is kept up to date, so that nothing is lost on the way."""
-        spec = spec.with_(dtypes=self.plan.dtypes or spec.dtypes)
+        spec = _loaded(spec).with_(dtypes=self.plan.dtypes or spec.dtypes)
         self.ops.append(described(spec, not_covered=_not_covered(self.plan), note=note(spec)))
         if self.on_start:
             self.on_start(spec)
@@ -129,6 +130,14 @@ class _Session:
     def failures(self) -> int:
         """How many results have failed so far."""
         return sum(r.outcome in (Outcome.FAIL, Outcome.ERROR) for op in self.ops for r in op.checks)
+
+
+def _loaded(spec: Spec) -> Spec:
+    """The spec with its lazy op, so that reports know where that stands; as it is where `verify` will say why not."""
+    try:
+        return resolved(spec)
+    except UsageError:
+        return spec
 
 
 def _not_covered(plan: Plan) -> tuple[NotCovered, ...]:

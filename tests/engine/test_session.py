@@ -143,3 +143,11 @@ def test_an_error_of_ours_is_not_swallowed():
 
     with pytest.raises(ZeroDivisionError):
         session(spec("a"), on_result=broken)
+
+
+def test_an_op_that_is_named_lazily_is_reported_where_it_stands():
+    lazy = spec(op="gradverify.records.claims:family_of")
+    assert lazy.source is None
+    (op,) = run([lazy], Plan(claims=("linear",), examples=1), Policy()).ops
+    assert op.source is not None
+    assert op.source.file.endswith("records/claims.py")
