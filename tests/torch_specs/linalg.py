@@ -81,7 +81,7 @@ def weighted_add(x, mat1, mat2):
 # cotangent -1.08, gives -2.263 for the first entry; differences of backward and reverse over reverse say -0.616. Of
 # slogdet and logdet the tangent has no history at all.
 OVER_FORWARD = {"GV501": "torch's reverse over forward takes the factors of A for constants"}
-# torch 2.13.0: of [[1, 1], [1, 1]] the gradient is 0, where it is [[1, -1], [-1, 1]]; in forward mode that of [[0]] too.
+# torch 2.13.0: of [[1, 1], [1, 1]] the gradient is 0, where it is [[1, -1], [-1, 1]]; in forward mode also of [[0]].
 SINGULAR = dict.fromkeys(("GV1xx", "GV206", "GV215", "GV401", "GV402"), "torch's det has no gradient where singular")
 
 LINALG = (
