@@ -1400,6 +1400,8 @@ def _backend(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> str:
             f"attention: backend 'triton' needs a CUDA device, but q is on {q.device}; move q, k and v there, or pass "
             "backend='torch'."
         )
+    if torch.compiler.is_compiling():  # it cannot trace what asks the driver; Triton says what does not fit
+        return backend
     if device == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(q.device) < (8, 0):
         raise RuntimeError(
             f"attention: Triton needs compute capability 8.0, but {q.device} has "

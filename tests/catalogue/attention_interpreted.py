@@ -191,3 +191,13 @@ def test_each_kernel_has_tiles_of_its_own() -> None:
     primals = drawn(generator(12), (1, 1, 1, 5, 6, 3, 3))
     for name in ("forward", "dkdv", "dq", "jvp"):
         assert worst(primals, tiles=replace(Tiles.same(4, 4), **{name: (8, 2, 4, 1)})) <= BOUND
+
+
+def test_one_graph_under_compile_with_the_same_gradients() -> None:
+    primals = drawn(generator(13), (1, 1, 2, 5, 6, 3, 3))
+    fused = partial(attention, causal=True, backend="interpret", tiles=TILES)
+    compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
+    leaves = [p.requires_grad_() for p in primals]
+    u = torch.ones_like(fused(*leaves))
+    found, wanted = (torch.autograd.grad(f(*leaves), leaves, u) for f in (compiled, fused))
+    assert all(map(torch.equal, found, wanted))
