@@ -77,7 +77,7 @@ def hunted(mutant: Mutant) -> Caught:
     memory = install()
     with tempfile.TemporaryDirectory() as folder:
         op, module = known(mutant.op), planted(mutant, Path(folder))
-        for examples, name, claim in itertools.product(EXAMPLES, specs_of(op), CLAIMS):
+        for examples, claim, name in itertools.product(EXAMPLES, CLAIMS, specs_of(op)):
             found = tried(interpreted(op, module, name, claim), claim, memory, examples=examples)
             if found.outcome in ("FAIL", "ERROR") or found.faults:
                 return Caught(mutant, found)

@@ -22,7 +22,7 @@ MUTANTS = (
     _mutant("causal_off_by_one", "off-by-one causal", "_logits", "col <= row + band[1]", "col < row + band[1]"),
     _mutant("window_off_by_one", "off-by-one window", "_logits", "row + band[0] <= col", "row + band[0] < col"),
     _mutant(
-        "last_tile_skipped", "off-by-one causal", "_columns_seen", "first + M + band[1]", "first + M - 1 + band[1]"
+        "last_tile_skipped", "off-by-one causal", "_columns_seen", "first + M + band[1]", "first + band[1]"
     ),
     _mutant(
         "whole_tiles_not_whole", "off-by-one causal", "_columns_seen", "first + 1 + band[1]", "first + M + band[1]"
