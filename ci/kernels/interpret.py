@@ -32,6 +32,9 @@ dearest last."""
 PRECISION = ("bfloat16", "float16", "float32")
 """Dtypes in which a kernel's error is held against that of plain PyTorch."""
 
+DEAR = {"layout": 2, "jvp": 3}
+"""Claims of which a case costs so many times as much, and that have so many times fewer of them."""
+
 LEAST_CASES = 100
 NARROW_CASES = 12
 SECONDS = 150.0
@@ -180,9 +183,10 @@ def tasks(name: str, claims: Sequence[str], *, examples: int, seed: int) -> list
     from ci.kernels.ops import known, specs_of
 
     op = known(name)
+    share = {spec: 1 if spec == op.name else 3 for spec in specs_of(op)}
     return [
-        Task(name, spec, claim, examples if spec == op.name else -(-examples // 3), seed)
-        for spec in specs_of(op)
+        Task(name, spec, claim, -(-examples // (share[spec] * DEAR.get(claim, 1))), seed)
+        for spec in share
         for claim in claims
     ]
 

@@ -21,9 +21,7 @@ MUTANTS = (
     _mutant("keys_behind_the_end", "tail mask", "_logits", "keep = col < sk", "keep = col <= sk"),
     _mutant("causal_off_by_one", "off-by-one causal", "_logits", "col <= row + band[1]", "col < row + band[1]"),
     _mutant("window_off_by_one", "off-by-one window", "_logits", "row + band[0] <= col", "row + band[0] < col"),
-    _mutant(
-        "last_tile_skipped", "off-by-one causal", "_columns_seen", "first + M + band[1]", "first + band[1]"
-    ),
+    _mutant("last_tile_skipped", "off-by-one causal", "_columns_seen", "first + M + band[1]", "first + band[1]"),
     _mutant(
         "whole_tiles_not_whole", "off-by-one causal", "_columns_seen", "first + 1 + band[1]", "first + M + band[1]"
     ),
@@ -66,9 +64,10 @@ MUTANTS = (
         'tl.where(dead, float("-inf"), top',
     ),
     _mutant("heads_of_one_group", "GQA", "_forward_kernel", GROUP, "h % group * ks[1]"),
-    _mutant("group_not_summed", "GQA not summed", "_dkdv_kernel", "for g in range(group):", "for g in range(1):"),
-    _mutant("wrong_head_of_group", "pointer offset", "_dkdv_kernel", "h = hk * group + g", "h = hk + g"),
-    _mutant("lse_offset", "pointer offset", "_dkdv_kernel", "at = (b * heads + h) * sq", "at = (b * heads + hk) * sq"),
+    _mutant("group_not_summed", "GQA not summed", "_dkdv_kernel", "for _ in range(group):", "for _ in range(1):"),
+    _mutant("wrong_head_of_group", "pointer offset", "_dkdv_kernel", "hk * group * qs[1]", "hk * qs[1]"),
+    _mutant("lse_offset", "pointer offset", "_dkdv_kernel", "(b * heads + hk * group) * sq", "(b * heads + hk) * sq"),
+    _mutant("lse_of_first_head", "pointer offset", "_dkdv_kernel", "lse += sq", "lse += 0"),
     _mutant("delta_forgotten", "missing D term", "_dkdv_loop", "ds = p * (dp - mean[None, :])", "ds = p * dp"),
     _mutant(
         "delta_of_undefined_rows",

@@ -32,15 +32,9 @@ MUTANTS = (
     _mutant("cotangent_stride", "stride", "slope_kernel", "cols[None, :] * u_col", "cols[None, :]"),
     _mutant("sums_of_one_tile", "store for a sum", "slope_kernel", "sums + tile * N + cols", "sums + cols"),
     _mutant("sums_offset", "pointer offset", "slope_kernel", "sums + tile * N + cols", "sums + tile * BLOCK_N + cols"),
-    _mutant(
-        "slope_of_gelu",
-        "wrong formula",
-        "_sloped",
-        "r = t * (0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + near * density)",
-        "r = t * (0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + density)",
-    ),
+    _mutant("slope_of_gelu", "wrong formula", "_sloped", "_near(z) * e * 0.39", "e * 0.39"),
     _mutant("relu_at_zero", "edge of a branch", "_sloped", "tl.where(z <= 0, 0.0, t)", "tl.where(z < 0, 0.0, t)"),
     _mutant("tangent_of_w_strides", "stride", "tangent_kernel", "dw_row, dw_col, BLOCK_K", "dw_col, dw_row, BLOCK_K"),
     _mutant("tangent_of_b_forgotten", "forgotten term", "tangent_kernel", "t += tl.load(db", "t += 0 * tl.load(db"),
-    _mutant("grid_of_tiles", "grid", "_place", "pid % (GROUP * right) // height", "pid % (GROUP * right) // GROUP"),
+    _mutant("grid_of_tiles", "grid", "_order", "(GROUP * right) // height", "(GROUP * right) // GROUP"),
 )
