@@ -205,7 +205,13 @@ def _against_reference(subject: Subject, *, own_slope: bool) -> Iterator[Evidenc
     given = matching(us, own.tape.outputs)
     want = own.tape.vjp(given)
     bars = gradient_bars(replace(subject, call=own.called), given, want)
-    found = list(compare_gradients(subject, tape.vjp(us), want, bars, tape.leaves, truth=VERIFIED, kink=own.kink))
+    got = tape.vjp(us)
+    found = list(compare_gradients(subject, got, want, bars, tape.leaves, truth=VERIFIED, kink=own.kink))
+    if any(map(_off, found)):
+        # The op may round where the reference is exact, as tiles of a saturated softmax do: by its own scatter.
+        mine = gradient_bars(subject, us, got)
+        bars = {n: b + mine.get(n, flat.zeros(tape.leaves[n])) for n, b in bars.items()}
+        found = list(compare_gradients(subject, got, want, bars, tape.leaves, truth=VERIFIED, kink=own.kink))
     yield from found
     if own_slope and not own.kink and not any(map(_off, found)) and subject.spec.contract.kind == "exact":
         yield from _own_slope(subject, tape)
