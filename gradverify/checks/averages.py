@@ -11,7 +11,7 @@ import numpy as np
 from gradverify.checks.flat import Array, flat
 from gradverify.checks.subject import at
 from gradverify.checks.wide import Compared, Results, Sides, compared, over, quantity
-from gradverify.numerics.budget import bias_bar, mean_of, quartile, slope_of, spread_of
+from gradverify.numerics.budget import CONSTANT, FLOOR, bias_bar, mean_of, quartile, slope_of, spread_of
 from gradverify.records.case import Case
 from gradverify.records.evidence import Estimate, Evidence
 from gradverify.records.policy import Policy
@@ -92,9 +92,11 @@ def _point(here: Compared) -> _Point:
 def _mean(points: Sequence[_Point], name: str) -> Evidence:
     here = points[0].here
     own, plain = (mean_of([p.slope(f, name) for p, f in _of(points, what)]) for what in ("got", "plain"))
-    bar = bias_bar(own, plain, unit=here.subject.unit)
+    floor = CONSTANT if here.sides.narrow.reference is None else FLOOR
+    bar = bias_bar(own, plain, unit=here.subject.unit, floor=floor)
     if abs(own.value) > Policy().safety * bar:
-        bar = bias_bar(own, plain, mean_of([_keywords(p, name) for p in points]), unit=here.subject.unit)
+        rounded = mean_of([_keywords(p, name) for p in points])
+        bar = bias_bar(own, plain, rounded, unit=here.subject.unit, floor=floor)
     known = np.isfinite(own.value) and np.isfinite(bar)
     return here.subject.evidence(
         f"the mean of {quantity(name)} over the truth",
@@ -127,7 +129,7 @@ def _spread(points: Sequence[_Point], name: str) -> Evidence:
     least = UNIFORM * here.subject.unit
     bar = max(quartile([p.spread(p.plain, name) for p in points], 0.75), least)
     if own > Policy().safety * bar:
-        bar = max(quartile([p.spread(p.moved(), name) for p in points], 0.75), bar)
+        bar = max(here.order * quartile([p.spread(p.moved(), name) for p in points], 0.75), bar)
     known = np.isfinite(own) and np.isfinite(bar)
     return here.subject.evidence(
         f"the error of {quantity(name)}, all entries together",

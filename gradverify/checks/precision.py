@@ -9,6 +9,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from gradverify.autodiff.rounded import in_float64
 from gradverify.cases.materialise import dtype_named
@@ -179,10 +180,30 @@ def _budgets(here: Compared, count: int) -> dict[str, Budget]:
             [flat(m[name]) for m in moved if m[name].shape == t.shape],
             [e[name] for e in errors if name in e],
             unit=subject.unit,
-            least=here.least,
+            least=here.least + subject.unit**2 * _whole(here, name),
+            order=here.order,
         )
         for name, t in here.truth.items()
     }
+
+
+def _whole(here: Compared, name: str) -> float:
+    """The size of what may have cancelled: of the largest entry, and of <u, y> / x, which has a gradient's units.
+
+    In saturation a gradient is what rounding leaves of that; a rounding of its rounding is zero.
+    """
+    top = _top(here.truth[name])
+    x = here.subject.point.primals.get(name)
+    size = 0.0 if x is None or not x.numel() else float(x.double().square().mean().sqrt())
+    product = max((_top(u) for u in here.us if u is not None), default=0.0) * max(
+        (_top(t) for n, t in here.truth.items() if n not in here.subject.point.primals), default=0.0
+    )
+    return top + (product / size if size > 0 and math.isfinite(product / size) else 0.0)
+
+
+def _top(t: Tensor) -> float:
+    sizes = np.abs(flat(t))
+    return float(np.max(sizes[np.isfinite(sizes)], initial=0.0))
 
 
 def _errors(got: Results, truth: Results) -> dict[str, Array]:

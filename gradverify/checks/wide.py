@@ -177,6 +177,15 @@ class Compared:
         return replace(self, subject=self.sides.widened(self.subject, home), us=tuple(wide))
 
     @property
+    def order(self) -> float:
+        """By how much another order of summation multiplies what one rounding of the inputs does.
+
+        Roundings of partial sums of n terms add up to sqrt(n) of them. In narrower dtypes sums belong in float32.
+        """
+        sizes = (t.numel() for t in self.subject.point.primals.values() if t is not None)
+        return float(max([*sizes, 1])) ** 0.5 if self.subject.case.dtype == "float32" else 1.0
+
+    @property
     def least(self) -> float:
         """Half of the smallest number above zero, to which all below it are rounded."""
         return torch.finfo(dtype_named(self.subject.case.dtype)).smallest_normal * self.subject.unit

@@ -19,6 +19,9 @@ FLOOR = 24.0
 """Roundings to nearest of few distinct numbers have a mean of their own, of about u/24: 128 significands of bfloat16,
 each with an error of u/2 sqrt(3) at random, leave u/39."""
 
+CONSTANT = 3.0
+"""Without a plain computation by other code, a factor that the sizes alone make (2 / n) may have been rounded: by u."""
+
 APART = 32.0
 """Roundings beyond which an entry is no matter of averages: it is wrong, or at a kink, and judged on its own."""
 
@@ -40,17 +43,20 @@ class Budget:
     condition: float
 
 
-def budget(truth: Array, moved: Sequence[Array], errors: Sequence[Array], *, unit: float, least: float) -> Budget:
+def budget(
+    truth: Array, moved: Sequence[Array], errors: Sequence[Array], *, unit: float, least: float, order: float = 1.0
+) -> Budget:
     """The budget of a result whose exact value is `truth`.
 
     `moved`: exact values where the inputs are moved by one rounding; `errors`: those of a plain computation, at the
     point and at neighbours of it, so that every rounding inside is drawn anew; empty where there is none. `least`:
-    half of the smallest number above zero. An entry's bar is its largest error, or the ratio of errors to
-    (condition + rounding) that most entries stay below, times its own, at least once that; and no less than half of the
-    entries are off by: what is small by cancellation keeps the rounding of what has cancelled.
+    half of the smallest number above zero. `order`: what another order of summation multiplies the condition by. An
+    entry's bar is its largest error, or the ratio of errors to (condition + rounding) that most entries stay below,
+    times its own, at least once that; and no less than half of the entries are off by: what is small by cancellation
+    keeps the rounding of what has cancelled.
     """
     size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
-    condition = _farthest(truth, moved)
+    condition = order * _farthest(truth, moved)
     own = condition + unit * size + least
     worst = np.max(np.abs(np.stack(errors)), axis=0) if errors else np.zeros_like(truth)
     with np.errstate(all="ignore"):
@@ -100,13 +106,13 @@ def mean_of(slopes: Sequence[float]) -> Mean:
     return Mean(float(known.mean()), float(known.std(ddof=1) / np.sqrt(known.size)), known.size)
 
 
-def bias_bar(own: Mean, *allowed: Mean, unit: float) -> float:
+def bias_bar(own: Mean, *allowed: Mean, unit: float, floor: float = FLOOR) -> float:
     """One error bar of a mean relative error: its standard error, that of rounding itself, and what else is biased.
 
     `allowed`: the means of computations whose bias is no fault: a plain one's, that of keywords that are rounded.
     """
     known = [m for m in allowed if np.isfinite(m.value)]
-    return SIGMAS * own.error + unit / FLOOR + sum(abs(m.value) + SIGMAS * m.error for m in known)
+    return SIGMAS * own.error + unit / floor + sum(abs(m.value) + SIGMAS * m.error for m in known)
 
 
 def spread_of(found: Array, truth: Array, size: Array, *, unit: float) -> float:

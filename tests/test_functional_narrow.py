@@ -1,0 +1,112 @@
+"""Functions of torch are as good as bfloat16 and float16 allow: no alarm; and some of them, once spoilt, are told.
+
+Left out are those that torch does not have in a narrow dtype, and those that lose digits there in earnest: `cdist`
+expands squares; `embedding`, `take` and the bias of `layer_norm` add up in the narrow dtype; `glu` cancels 1 - sigmoid; the gradient
+of `matrix_exp` overflows; `grid_sample` rounds its coordinates; the default eps of `rms_norm` is that of the dtype.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gradverify.engine.verify import verify
+from gradverify.records.policy import Plan, Policy
+from gradverify.records.run import describe
+from gradverify.records.verdict import Outcome
+from tests.torch_specs import TORCH_FUNCTIONS
+
+KNOWN = {s.name: s for s in TORCH_FUNCTIONS}
+NAMES = (
+    "relu",
+    "relu6",
+    "elu",
+    "selu",
+    "celu",
+    "leaky_relu",
+    "silu",
+    "gelu",
+    "mish",
+    "softplus",
+    "softsign",
+    "tanhshrink",
+    "hardswish",
+    "hardtanh",
+    "hardsigmoid",
+    "hardshrink",
+    "softshrink",
+    "softmax",
+    "log_softmax",
+    "softmin",
+    "group_norm",
+    "batch_norm",
+    "instance_norm",
+    "normalize",
+    "linear",
+    "bilinear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "avg_pool1d",
+    "max_pool1d",
+    "max_pool2d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "l1_loss",
+    "mse_loss",
+    "smooth_l1_loss",
+    "huber_loss",
+    "cross_entropy",
+    "nll_loss",
+    "kl_div",
+    "binary_cross_entropy_with_logits",
+    "hinge_embedding_loss",
+    "margin_ranking_loss",
+    "cosine_embedding_loss",
+    "triplet_margin_loss",
+    "soft_margin_loss",
+    "cosine_similarity",
+    "pairwise_distance",
+    "pixel_shuffle",
+    "pad",
+    "fold",
+    "unfold",
+    "prelu",
+    "threshold",
+    "attention",
+)
+FUNCTIONS = tuple(KNOWN[n] for n in NAMES)
+
+
+def result(spec, dtype):
+    (found,) = verify(spec, Plan(examples=2, claims=("precision",), dtypes=(dtype,)), Policy())
+    return found
+
+
+def test_there_are_forty_of_them():
+    assert len(FUNCTIONS) >= 40
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("spec", FUNCTIONS, ids=lambda s: s.name)
+def test_a_right_function_raises_no_alarm(spec, dtype):
+    found = result(spec, dtype)
+    assert (found.outcome, found.code) == (Outcome.PASS, ""), describe(found)
+
+
+def spoilt(op):
+    """The same forward; every gradient is multiplied by 1.05."""
+
+    def run(*args, **kwargs):
+        out = op(*args, **kwargs)
+        return out.detach() + 1.05 * (out - out.detach()) if torch.is_grad_enabled() and out.requires_grad else out
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["silu", "softmax", "linear", "mse_loss"])
+def test_the_same_function_five_percent_off_fails(name):
+    spec = KNOWN[name].with_(reference=KNOWN[name].op)
+    found = result(spec.with_(op=spoilt(spec.op), order=spec.order), "float16")
+    assert found.outcome is Outcome.FAIL
