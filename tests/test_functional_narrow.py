@@ -1,8 +1,8 @@
 """Functions of torch are as good as bfloat16 and float16 allow: no alarm; and some of them, once spoilt, are told.
 
 Left out are those that torch does not have in a narrow dtype, and those that lose digits there in earnest: `cdist`
-expands squares; `embedding`, `take` and the bias of `layer_norm` add up in the narrow dtype; `glu` cancels 1 - sigmoid; the gradient
-of `matrix_exp` overflows; `grid_sample` rounds its coordinates; the default eps of `rms_norm` is that of the dtype.
+expands squares; `embedding`, `take` and the bias of `layer_norm` add up in the narrow dtype; `glu` cancels 1 - sigmoid;
+the gradient of `matrix_exp` overflows; `grid_sample` rounds its coordinates; `rms_norm` takes the eps of the dtype.
 """
 
 from __future__ import annotations

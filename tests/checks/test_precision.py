@@ -56,7 +56,8 @@ def test_a_right_op_passes_with_a_budget_that_says_what_it_was_derived_from(dtyp
     unit = torch.finfo(getattr(torch, dtype)).eps / 2
     assert (r.outcome.value, r.code, r.truth) == ("PASS", "", "the reference in float64")
     assert r.budget is not None
-    assert unit < r.budget.value < 16 * unit
+    order = 64 if dtype == "float32" else 1  # the root of the most elements that are drawn
+    assert unit < r.budget.value < 16 * unit * order
     assert unit / 10 < r.budget.common < r.budget.value / 2
     assert r.budget.derived_from.startswith(f"the reference in {dtype} is off by ")
     assert f"one rounding is {unit:.1e}" in r.budget.derived_from
