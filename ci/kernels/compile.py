@@ -56,10 +56,6 @@ class Allowed:
     no_tensor_cores: bool = False
 
 
-UNALIGNED = (
-    "rows of a length that 8 does not divide: each element has an address and a mask of its own; right, and slow"
-)
-
 WIDE = "float32 is three products of tf32, float64 has two registers a number; these are for accuracy, not for speed"
 
 ALLOWED: tuple[Allowed, ...] = (
@@ -71,9 +67,6 @@ ALLOWED: tuple[Allowed, ...] = (
         reason=WIDE,
     ),
     Allowed(call="attention fp64", kernels=("_jvp_kernel",), archs=(90, 100), spilled=2160, reason=WIDE),
-    Allowed(call="matmul fp16 ragged", kernels=("forward_kernel",), archs=(90, 100), spilled=180, reason=UNALIGNED),
-    Allowed(call="matmul fp16 ragged", kernels=("slope_kernel",), archs=(80, 90, 100), spilled=548, reason=UNALIGNED),
-    Allowed(call="matmul fp16 ragged", kernels=("tangent_kernel",), archs=(90, 100), spilled=836, reason=UNALIGNED),
 )
 
 
@@ -133,7 +126,7 @@ def all_built(entries: Sequence[Entry], archs: Sequence[int], *, jobs: int) -> t
     rows: dict[tuple[int, str], Row] = {}
     failed = []
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(built, e.name, arch): (e, arch) for e in entries for arch in archs}
+        waiting = {pool.submit(built, e.name, arch): (e, arch) for e in entries for arch in archs if arch >= e.least}
         for done in as_completed(waiting):
             entry, arch = waiting[done]
             error = done.exception()

@@ -10,6 +10,9 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
+from gradverify.catalogue.matmul import Tiles
+
+WIDE = Tiles(128, 256, 64, group=8, warps=8, stages=4, tma=True)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -25,6 +28,7 @@ class Entry:
         shapes: argument -> shape; `~` before a name: transposed in memory.
         options: keywords.
         whole: only with --all.
+        least: the first architecture that it is for.
     """
 
     op: str
@@ -33,6 +37,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     words: str
     whole: bool = False
+    least: int = 0
 
     @property
     def name(self) -> str:
@@ -50,9 +55,9 @@ def called(function: Callable[..., Tensor], entry: Entry) -> None:
 
 
 def _matmul(dtype: str, words: str, *, m: int = 4096, n: int = 4096, k: int = 1024, **options: Any) -> Entry:
-    whole = options.pop("whole", False)
+    own = {key: options.pop(key) for key in ("whole", "least") if key in options}
     shapes = {"x": (m, k), "w": (k, n), "b": (n,)}
-    return Entry(op="matmul", dtype=dtype, shapes=shapes, options=options, words=words, whole=whole)
+    return Entry(op="matmul", dtype=dtype, shapes=shapes, options=options, words=words, **own)
 
 
 def _attention(
@@ -81,6 +86,8 @@ def _rest() -> Iterator[Entry]:
     for dtype in DTYPES:
         for act in ("none", "relu", "gelu_tanh"):
             yield _matmul(dtype, act, act=act, whole=True)
+    for act in ("none", "relu", "gelu", "gelu_tanh", "silu"):
+        yield _matmul("bf16", f"{act}, by descriptors", act=act, tiles=WIDE, least=90, whole=True)
         for d in (32, 96, 128, 256):
             yield _attention(dtype, f"D {d} causal, all", d=d, causal=True, whole=True)
         yield _attention(dtype, "D 64 window", d=64, causal=True, window=256, whole=True)

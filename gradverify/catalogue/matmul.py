@@ -456,7 +456,8 @@ def default_tiles(kernel: Kernel, dtype: torch.dtype, arch: int, *, even: bool =
     if arch == 0:
         return Tiles(32, 32, 32)
     if dtype == torch.float64:
-        return Tiles(64, 64 if kernel == "forward" and even else 32, 16, warps=4, stages=3)
+        m, n = 32 if kernel == "tangent" else 64, 64 if kernel == "forward" and even else 32
+        return Tiles(m, n, 16, warps=4, stages=3)
     halves = 2 if kernel == "tangent" else 1  # it has two accumulators
     if dtype == torch.float32:
         return Tiles(64, 64 // halves, 32, warps=4 if even else 8, stages=2)
@@ -571,7 +572,7 @@ def _run(
     # What is empty has no address of its own, and nothing of it is read.
     given = [like if a is not None and a.numel() == 0 else a for a in inputs]
     with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
-        if t.tma and _run_persistent(name, inputs, outputs, sizes, t, options):
+        if t.tma and (arch == 0 or arch >= 90) and _run_persistent(name, inputs, outputs, sizes, t, options):
             return
         kernel, axes = _KERNELS[name]
         strides = (a.stride() if a is not None else (0,) * rank for a, rank in zip(inputs, axes, strict=True))
