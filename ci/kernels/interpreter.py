@@ -44,7 +44,7 @@ class Strict(InterpreterBuilder):
 
     # Memory.
 
-    def create_masked_load(self, ptrs: Any, mask: Any, other: Any, *how: Any) -> Any:
+    def create_masked_load(self, ptrs: Any, mask: Any, other: Any, *how: Any, **named: Any) -> Any:
         MEMORY.check("load", ptrs, mask.data, self.grid_idx)
         if other is None and not np.all(mask.data):
             element = ptrs.get_element_ty()
@@ -53,7 +53,7 @@ class Strict(InterpreterBuilder):
             if element == tl.bfloat16:
                 filled[...] = 0x7FC0
             other = TensorHandle(filled, element)
-        return super().create_masked_load(ptrs, mask, other, *how)
+        return super().create_masked_load(ptrs, mask, other, *how, **named)
 
     def create_masked_store(self, ptrs: Any, value: Any, mask: Any, *how: Any) -> Any:
         MEMORY.check("store", ptrs, mask.data, self.grid_idx)

@@ -670,7 +670,7 @@ def run_forward(
     y = x.new_empty(*x.shape[:-1], w.shape[1])
     z = torch.empty_like(y) if keep else x.new_empty(0)
     sizes = (rows.shape[0], w.shape[1], w.shape[0])
-    _run("forward", (rows, w, b), (y, z if keep else None), sizes=sizes, act=act, tiles=tiles)
+    _run("forward", (rows, w, b), (_rows(y), _rows(z) if keep else None), sizes=sizes, act=act, tiles=tiles)
     return y, z
 
 
@@ -705,7 +705,7 @@ def run_backward(
             db = sums.sum(0).to(x.dtype)
     if needs[0]:
         dx = x.new_empty(x.shape)
-        _run("forward", (dz, w.mT, None), (dx, None), sizes=(m, k, n), act="none", tiles=tiles)
+        _run("forward", (dz, w.mT, None), (_rows(dx), None), sizes=(m, k, n), act="none", tiles=tiles)
     if needs[1]:
         dw = w.new_empty(w.shape)
         _run("forward", (rows.mT, dz, None), (dw, None), sizes=(k, n, m), act="none", tiles=tiles)
@@ -727,7 +727,7 @@ def run_tangent(
     rows = _rows(x)
     y = x.new_empty(*x.shape[:-1], w.shape[1])
     inputs = (rows, w, b, None if z is None else _rows(z), None if dx is None else _rows(dx), dw, db)
-    _run("tangent", inputs, (y,), sizes=(rows.shape[0], w.shape[1], w.shape[0]), act=act, tiles=tiles)
+    _run("tangent", inputs, (_rows(y),), sizes=(rows.shape[0], w.shape[1], w.shape[0]), act=act, tiles=tiles)
     return y
 
 

@@ -106,6 +106,15 @@ def test_tensor_descriptors_read_and_write_the_same_products(tiles: Tiles, turne
     assert (launched.count("slope_kernel"), launched.count("tangent_kernel")) == (1, 2)
 
 
+@pytest.mark.parametrize("shape", [(6,), (2, 5, 6)], ids=str)
+def test_descriptors_take_a_vector_and_leading_axes(shape: tuple[int, ...], launched: list[str]) -> None:
+    g = generator(14)
+    primals, u = (normal(g, *shape), normal(g, 6, 8), normal(g, 8)), normal(g, *shape[:-1], 8)
+    mine = everything(partial(fused, tiles=Tiles(4, 4, 4, 2, tma=True)), primals, primals, u)
+    assert agree(mine, everything(plain, primals, primals, u))
+    assert set(launched) == {"persistent_kernel", "tangent_kernel"}
+
+
 def test_what_has_no_descriptor_goes_by_pointers(launched: list[str]) -> None:
     g = generator(13)
     odd, even = (normal(g, 5, 3), normal(g, 3, 4)), (normal(g, 4, 12)[:, ::2], normal(g, 6, 4))

@@ -37,4 +37,12 @@ MUTANTS = (
     _mutant("tangent_of_w_strides", "stride", "tangent_kernel", "dw_row, dw_col, BLOCK_K", "dw_col, dw_row, BLOCK_K"),
     _mutant("tangent_of_b_forgotten", "forgotten term", "tangent_kernel", "t += tl.load(db", "t += 0 * tl.load(db"),
     _mutant("grid_of_tiles", "grid", "_order", "(GROUP * right) // height", "(GROUP * right) // GROUP"),
+    _mutant(
+        "descriptor_unturned",
+        "stride",
+        "persistent_kernel",
+        "w.load([col, done]).T if W_FLIPPED",
+        "w.load([col, done]) if W_FLIPPED",
+    ),
+    _mutant("last_tile_left_out", "grid", "persistent_kernel", "tiles, PROGRAMS", "tiles - 1, PROGRAMS"),
 )
