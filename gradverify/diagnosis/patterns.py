@@ -263,7 +263,7 @@ def _pushed(t: Array, axis: int, by: int) -> Array:
 def region(samples: Sequence[Sample], name: str) -> Pattern | None:
     """A box of entries is a constant times the truth (zero: dropped), all others are right."""
     boxes = [_box(s, name) for s in samples]
-    if any(b is None for b in boxes):
+    if any(b is None for b in boxes) or all(_whole(b, s.shape[name]) for s, b in zip(samples, boxes, strict=True)):
         return None
     guesses, factors = [], []
     for s, box in zip(samples, boxes, strict=True):
@@ -292,13 +292,17 @@ def region(samples: Sequence[Sample], name: str) -> Pattern | None:
 
 
 def _box(s: Sample, name: str) -> tuple[slice, ...] | None:
-    """The bounding box of the wrong entries; None where all entries lie in it, or none is wrong."""
+    """The bounding box of the wrong entries; None where none is wrong."""
     shape = s.shape[name]
     bad = np.any(off(s, name), axis=0).reshape(shape)
     if not shape or not bad.any():
         return None
-    found = tuple(slice(int(w.min()), int(w.max()) + 1) for w in np.nonzero(bad))
-    return None if all(b.stop - b.start == n for b, n in zip(found, shape, strict=True)) else found
+    return tuple(slice(int(w.min()), int(w.max()) + 1) for w in np.nonzero(bad))
+
+
+def _whole(box: tuple[slice, ...] | None, shape: tuple[int, ...]) -> bool:
+    """Whether a box holds everything: of a tensor that is all tail, it does not say where."""
+    return box is not None and all(b.stop - b.start == n for b, n in zip(box, shape, strict=True))
 
 
 def _box_said(box: tuple[slice, ...], shape: tuple[int, ...]) -> str:
