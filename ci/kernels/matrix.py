@@ -73,21 +73,21 @@ def _named() -> Iterator[Entry]:
     yield _matmul("bf16", "gelu", act="gelu")
     yield _matmul("bf16", "silu, kept", act="silu", save="preactivation")
     yield _matmul("fp16", "ragged", m=1000, n=1001, k=77, act="gelu_tanh")
-    yield _matmul("fp32", "gelu", act="gelu")
     yield _matmul("fp64", "gelu", act="gelu")
     yield _attention("bf16", "D 128 causal", d=128, causal=True)
     yield _attention("bf16", "D 64", d=64)
     yield _attention("fp16", "D 80 ragged, grouped", d=80, s=1000, heads=(16, 4), causal=True)
-    yield _attention("fp32", "D 64 causal", d=64, causal=True)
     yield _attention("fp64", "D 64 causal", d=64, causal=True)
 
 
 def _rest() -> Iterator[Entry]:
+    yield _matmul("fp32", "gelu", act="gelu", whole=True)
+    yield _attention("fp32", "D 64 causal", d=64, causal=True, whole=True)
+    for act in ("none", "relu", "gelu", "gelu_tanh", "silu"):
+        yield _matmul("bf16", f"{act}, by descriptors", act=act, tiles=WIDE, least=90, whole=True)
     for dtype in DTYPES:
         for act in ("none", "relu", "gelu_tanh"):
             yield _matmul(dtype, act, act=act, whole=True)
-    for act in ("none", "relu", "gelu", "gelu_tanh", "silu"):
-        yield _matmul("bf16", f"{act}, by descriptors", act=act, tiles=WIDE, least=90, whole=True)
         for d in (32, 96, 128, 256):
             yield _attention(dtype, f"D {d} causal, all", d=d, causal=True, whole=True)
         yield _attention(dtype, "D 64 window", d=64, causal=True, window=256, whole=True)
