@@ -90,14 +90,15 @@ def precision_of(spec: Spec, dtype: str, memory: Memory) -> Row:
 
     memory.clear()
     began = time.perf_counter()
+    cases = drawn(spec, dtype, count=NARROW_CASES)
     try:
-        found = losses(spec, drawn(spec, dtype, count=NARROW_CASES))
-        wrong = too_large(found)
+        found = losses(spec, cases)
+        wrong = too_large(found) if found else ["no case of ordinary values could be drawn"]
         outcome, code, said = ("FAIL", "", "; ".join(wrong)) if wrong else ("PASS", "", words(found))
     except OpError as error:
         outcome, code, said = "ERROR", error.code, str(error)
     return row(
-        spec, dtype, memory, outcome=outcome, code=code, cases=NARROW_CASES, began=began, said=said, resolution=NAN
+        spec, dtype, memory, outcome=outcome, code=code, cases=len(cases), began=began, said=said, resolution=NAN
     )
 
 

@@ -87,7 +87,7 @@ def interpreted(op: KernelOp, module: ModuleType, name: str, claim: str) -> Spec
     The truth of its gradient is autograd of the reference, and differences of the kernels along one direction.
     """
     spec = specs_of(op)[name]
-    pinned = [e for e in op.examples if _knows(spec, e)] + [e for e in spec.examples if op.is_small(e.dims)]
+    pinned = [e for e in op.examples if _knows(op, spec, e)] + [e for e in spec.examples if op.is_small(e.dims)]
     own = {k: v for k, v in spec.kwargs.items() if k not in ("backend", "tiles")}
     order = tuple(n for n in spec.order if n not in ("backend", "tiles"))
     return spec.with_(
@@ -103,9 +103,10 @@ def interpreted(op: KernelOp, module: ModuleType, name: str, claim: str) -> Spec
     )
 
 
-def _knows(spec: Spec, example: Example) -> bool:
-    """Whether the values of an example's keywords are documented by a spec."""
-    return all(v in spec.kwargs.get(k, ()) for k, v in example.kwargs.items())
+def _knows(op: KernelOp, spec: Spec, example: Example) -> bool:
+    """Whether the values of an example's keywords are documented by a spec, or are names of the op's tiles."""
+    documented = {**spec.kwargs, "tiles": tuple(op.tiles)}
+    return all(v in documented.get(k, ()) for k, v in example.kwargs.items())
 
 
 def _interpreting(function: Callable[..., Any], tiles: Mapping[str, Any]) -> Any:

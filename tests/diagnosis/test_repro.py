@@ -99,7 +99,18 @@ def test_snippets_run_in_a_bare_interpreter():
         torch.tensor([float("inf"), float("nan")]),
         torch.randn(3, dtype=torch.bfloat16),
     ],
-    ids=str,
+    ids=[
+        "float64",
+        "transposed",
+        "sliced",
+        "expanded",
+        "scalar",
+        "empty",
+        "integers",
+        "boolean",
+        "infinite",
+        "bfloat16",
+    ],
 )
 def test_a_literal_makes_the_tensor_again(tensor):
     again = eval(literal(tensor))
