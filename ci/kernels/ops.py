@@ -157,13 +157,14 @@ _ALL = {
         tiles={
             "4x4x4": {"m": 4, "n": 4, "k": 4},
             "8x4x8": {"m": 8, "n": 4, "k": 8, "group": 2},
-            "4x4x4 tma": {"m": 4, "n": 4, "k": 4, "tma": True},
+            # Rows of a descriptor take 16 bytes or more, in two-byte numbers as well.
+            "8x8x8 tma": {"m": 8, "n": 8, "k": 8, "tma": True},
         },
         examples=(
             Example(dims={"m": (9,), "k": 5, "n": 6}, kwargs={"act": "gelu"}),
             Example(dims={"m": (2, 5), "k": 6, "n": 5}, kwargs={"act": "silu", "save": "preactivation"}),
             Example(dims={"m": (6,), "k": 3, "n": 9}, kwargs={"act": "relu", "save": "preactivation"}),
-            Example(dims={"m": (9,), "k": 6, "n": 6}, kwargs={"act": "gelu_tanh", "tiles": "4x4x4 tma"}),
+            Example(dims={"m": (9,), "k": 6, "n": 6}, kwargs={"act": "gelu_tanh", "tiles": "8x8x8 tma"}),
         ),
     ),
     "attention": _of_catalogue(
