@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -63,12 +64,6 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
         primals = {**subject.point.primals, **dict(zip(leaves, flat.tensors(z, like), strict=True))}
         return pushed(d, replace(subject, call=claimed, point=replace(subject.point, primals=primals)))
 
-    def nearby(z: Array) -> Array:
-        try:
-            return forward(z)
-        except OpError:
-            return np.full(centre.shape, np.nan)
-
     centre = forward(x.copy())
     return Problem(
         x=x,
@@ -76,14 +71,22 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
         outputs=flat.parts({tape.name(i): tape.outputs[i] for i in tape.active}),
         centre=centre,
         rerun=difference(forward(x.copy()), centre),
-        forward=nearby,
+        forward=lambda z: _unless_refused(lambda: forward(z), centre),
         vjp=lambda v: pulled(tape, v),
-        vjp_at=vjp_at,
+        vjp_at=lambda z, v: _unless_refused(lambda: vjp_at(z, v), x),
         jvp=lambda d: pushed(d, replace(subject, call=claimed)),
-        jvp_at=jvp_at,
+        jvp_at=lambda z, d: _unless_refused(lambda: jvp_at(z, d), centre),
         unit=subject.unit,
         digits=DIGITS[subject.case.dtype],
     )
+
+
+def _unless_refused(call: Callable[[], Array], like: Array) -> Array:
+    """What a call returns; NaN where the function raises."""
+    try:
+        return call()
+    except OpError:
+        return np.full(like.shape, np.nan)
 
 
 def difference(a: Array, b: Array) -> Array:

@@ -112,4 +112,4 @@ class Trial(ABC):
         for _ in range(draws()):
             x = self.problem.x * (1 + wiggle * self.rng.uniform(-1, 1, self.problem.x.size))
             there.append(abs(self.claimed(v, direction, x) - here))
-        return 4 * max(there)
+        return 4 * max((gap for gap in there if np.isfinite(gap)), default=0.0)

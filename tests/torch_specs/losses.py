@@ -143,6 +143,7 @@ LOSSES = (
         kwargs={"log_input": (True, False)},
         n=1,
     ),
+    # torch 2.13.0: a variance below eps = 1e-6 is clamped without a gradient's knowing: 249999 where the slope is 0.
     spec(
         "gaussian_nll_loss",
         functional.gaussian_nll_loss,
@@ -150,6 +151,7 @@ LOSSES = (
         real("target", "*b n"),
         positive("var", "*b n"),
         kwargs={"full": (False, True)},
+        xfail=dict.fromkeys(("GV1xx", "GV206", "GV215", "GV401"), "torch's variance is clamped and keeps its gradient"),
         n=1,
     ),
     spec(
