@@ -343,12 +343,16 @@ def said(s, claim="vjp", **changes):
     return v.outcome.value, v.code
 
 
+IN_FLOAT64 = tuple(c for c in CLAIMS if c != "precision")
+"""`precision` is about narrower dtypes: test_precision."""
+
+
 def test_the_table_of_checks_is_the_list_of_claims_in_its_order():
     assert tuple(CHECKS) == tuple(CLAIMS)
-    assert set(VARIED) == set(WRONG) == set(CLAIMS)
+    assert set(VARIED) == set(WRONG) == set(IN_FLOAT64)
 
 
-@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("claim", IN_FLOAT64)
 def test_a_right_op_passes(claim):
     right = spec(RIGHT.get(claim, Wave))
     found = evidence(right, claim)
@@ -357,7 +361,7 @@ def test_a_right_op_passes(claim):
     assert said(right, claim) == ("PASS", "")
 
 
-@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("claim", IN_FLOAT64)
 def test_a_wrong_op_fails(claim):
     op, code = WRONG[claim]
     assert said(spec(op), claim) == ("FAIL", code)
