@@ -112,7 +112,7 @@ def test_vjp_tells_the_same_of_a_complex_gradient():
     spec = Spec(name="op", op=Unconjugated, args=(Z, W), dims={"n": Dim(lo=1)})
     (result,) = verify(spec, Plan(claims=("vjp",), examples=5), Policy())
     assert result.code == "GV199"
-    assert describe(result).endswith("conj() is missing, or once too often")
+    assert "conj() is missing, or once too often" in describe(result)
 
 
 def test_a_backward_that_refuses_lazy_conjugates_fails():
@@ -289,8 +289,8 @@ def test_dtypes_name_the_precision():
     with pytest.raises(SpecError, match="dtypes names the precision under test, got complex64"):
         gradverify.from_data(torch.abs, {"z": "n"}, dtypes=["complex64"])
     spec = Spec(name="op", op=torch.abs, args=(Z,), order=("z",))
-    with pytest.raises(SpecError, match="z is complex, and bfloat16 has no complex numbers; try float64, float32"):
-        list(verify(spec, Plan(claims=("vjp",), dtypes=("bfloat16",)), Policy()))
+    (result,) = verify(spec, Plan(claims=("linear",), dtypes=("bfloat16",)), Policy())
+    assert (result.outcome, result.reason) == (Outcome.SKIP, "torch has no complex numbers in bfloat16")
 
 
 def test_gradcheck_and_check_take_complex_tensors():
