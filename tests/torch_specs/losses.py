@@ -209,5 +209,14 @@ LOSSES = (
         b=1,
         d=1,
     ),
-    spec("ctc_loss", ctc_loss, real("x", "5 b c+1"), index("targets", "b 2", "c"), b=1, c=1),
+    # torch 2.13.0: with logits of 1e30 the loss is finite, its slope -1/6, and its gradient nan.
+    spec(
+        "ctc_loss",
+        ctc_loss,
+        real("x", "5 b c+1"),
+        index("targets", "b 2", "c"),
+        xfail={"GV111": "torch's ctc_loss has a gradient of nan at logits of 1e30"},
+        b=1,
+        c=1,
+    ),
 )
