@@ -243,7 +243,7 @@ CONVOLUTION = (
         h=1,
         w=1,
     ),
-    # torch 2.13.0: with one key, of size 1e3, the gradient of the query is 0 and comes out as 1e-13, or 3e-14 at other u.
+    # torch 2.13.0: with one key, of size 1e3, the gradient of the query is 0 and comes out as 1e-13 or 3e-14.
     spec(
         "attention",
         attention,
