@@ -130,7 +130,7 @@ def test_a_spec_that_came_with_it_is_verified(installed: Path, project: Path) ->
 def test_pytest_verifies_a_spec_without_a_word(installed: Path, project: Path, op: str, code: int) -> None:
     (project / "test_ops.py").write_text(f'import gradverify as gv\nsquare = gv.from_data("{op}", {{"x": "*b"}})\n')
     done = run(installed / "python", "-m", "pytest", "-q", "--gv-checks", "vjp", "--gv-examples", "2", cwd=project)
-    assert (done.returncode, "square" in done.stdout) == (code, True), done.stdout + done.stderr
+    assert (done.returncode, "\nSquare " in done.stdout) == (code, True), done.stdout + done.stderr
 
 
 def test_pytest_finds_the_specs_that_came_with_it(installed: Path, project: Path) -> None:

@@ -136,7 +136,7 @@ def test_github_verifies_and_reports_though_it_fails(project: Path) -> None:
     assert run(steps()["Verify"], project).returncode == 1
     done = run(steps()["Report"], project, GITHUB_STEP_SUMMARY=str(project / "summary.md"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("::error title=GV101 square vjp[cpu-float64],file=specs/square.py,line=7")
+    assert done.stdout.startswith("::error title=GV101 square vjp[cpu-float64],file=ops.py,line=12,")
     assert (project / "summary.md").read_text().startswith("### gradverify: 1 FAIL")
     scanned = next(s["with"]["sarif_file"] for s in always if "sarif" in str(s.get("uses")))
     (made,) = json.loads((project / scanned).read_text())["runs"]

@@ -21,6 +21,7 @@ from functools import cache
 from multiprocessing import get_context
 
 from ci.bench.tables import RESULTS, ROOT, bullets, machine, publish, table
+from gradverify.discovery.files import spec_files
 from gradverify.discovery.loading import from_file
 from gradverify.engine.verify import verify
 from gradverify.records.claims import CLAIMS
@@ -49,7 +50,7 @@ class Row:
 
 def specs() -> Iterator[tuple[str, Spec]]:
     """Every right op, with where it comes from."""
-    for file in sorted((ROOT / "specs").glob("*.py")):
+    for file in spec_files(ROOT / "specs"):
         yield from (("catalogue", s) for s in from_file(file, name=None))
     yield from (("functions", s) for s in TORCH_FUNCTIONS)
     yield from (("twins", f.right) for f in (*FAULTS, *IMPRECISE))

@@ -46,7 +46,7 @@ def shipped() -> Path | None:
 def shipped_files() -> list[Path]:
     """The spec files of the catalogue."""
     folder = shipped()
-    return python_files(folder) if folder else []
+    return [f for f in python_files(folder) if not _marks_package(f)] if folder else []
 
 
 def project_files(config: Config) -> list[Path]:
@@ -59,7 +59,8 @@ def project_files(config: Config) -> list[Path]:
             raise UsageError(
                 f"[tool.gradverify] specs: {pattern!r} is not usable ({error}); write a glob relative to {config.root}."
             ) from error
-        found |= dict.fromkeys(h for h in hits if h.suffix == ".py" and not _SKIPPED & set(h.parts[:-1]))
+        files = (h for h in hits if h.suffix == ".py" and not _SKIPPED & set(h.parts[:-1]))
+        found |= dict.fromkeys(f for f in files if not _marks_package(f))
     return list(found)
 
 
@@ -113,6 +114,11 @@ def _declares(file: Path) -> bool:
         return bool(outlined(file))
     except UsageError:
         return "gradverify" in file.read_bytes().decode("utf-8", "replace")
+
+
+def _marks_package(file: Path) -> bool:
+    """Whether a file is there for its name alone: an `__init__.py` without a spec."""
+    return file.name == "__init__.py" and not _declares(file)
 
 
 def shown(file: Path) -> str:

@@ -84,6 +84,12 @@ def test_without_targets_every_spec_of_the_project_is_verified(project, engine, 
     assert engine.calls[0][0] == ["scale", "scale_twice"]
 
 
+def test_specs_may_be_a_package(project, engine, gradverify_) -> None:
+    (project / "specs" / "__init__.py").write_text('"""The specs of gradverify\'s users."""\n')
+    assert gradverify_("check").code == 0
+    assert engine.calls[0][0] == ["scale", "scale_twice"]
+
+
 def test_a_broken_file_of_a_directory_leaves_the_others(project, engine, gradverify_) -> None:
     (project / "specs" / "broken.py").write_text("import gradverify as gv\n@gv.spec(\n")
     answer = gradverify_("check", "specs")

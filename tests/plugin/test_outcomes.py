@@ -27,7 +27,7 @@ def test_a_failure_prints_the_block_of_the_command_line_and_nothing_else(
     printed = capfd.readouterr().out
     assert shown
     assert f"\n{shown}\n" in printed
-    assert shown.startswith(f"  ✗ vjp              {SCALE}\n    --> test_ops.py:")
+    assert shown.startswith(f"  ✗ vjp              {SCALE}\n    --> ops.py:19:")
     done.stdout.fnmatch_lines([f"FAILED test_ops.py::wrong::vjp[[]cpu-float64] - {SCALE[:20]}*"])
 
 
