@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from gradverify.autodiff.transforms.pure import Gradients, TransformError, trans
 from gradverify.cases.modules import in_dtype
 from gradverify.checks.elsewhere import with_other_values
 from gradverify.checks.flat import Array, flat
-from gradverify.checks.subject import Subject, at, compare_gradients, scatter, shaken
+from gradverify.checks.subject import Subject, at, compare_gradients, gradient_bars, scatter, shaken
 from gradverify.checks.transforms import beside
 from gradverify.errors import OpError
 from gradverify.numerics.comparison import rounding_bar
@@ -82,9 +82,10 @@ def _narrow(subject: Subject, plain: Tape, us: beside.Used, want: Gradients) -> 
     try:
         got = _pulled(subject, us, hooked.as_float32())
         moved = list(_computed_narrow(subject, us))
+        hidden = _terms_in_narrow(subject, us)
     except (TransformError, OpError):
         return
-    bars = {n: _bar(g, [m[n] for m in moved]) for n, g in want.items() if g is not None}
+    bars = {n: _bar(g, [m[n] for m in moved]) + hidden.get(n, 0.0) for n, g in want.items() if g is not None}
     how = "saved tensors handed back in float32"
     yield from compare_gradients(subject, got, want, bars, plain.leaves, **beside.facts(how))
 
@@ -97,6 +98,15 @@ def _computed_narrow(subject: Subject, us: beside.Used) -> Iterator[Gradients]:
         primals = shaken(narrow, narrow.point.primals, draw=k)
         tape = narrow.record(point=replace(narrow.point, primals=primals))
         yield tape.vjp([None if u is None else u.to(y.dtype) for u, y in zip(us, tape.outputs, strict=True)])
+
+
+def _terms_in_narrow(subject: Subject, us: beside.Used) -> Mapping[str, Array]:
+    """The error bars that a gradient has in float32, with the rounding of terms that cancel in it."""
+    case: Case = msgspec.structs.replace(subject.case, dtype="float32")
+    narrow = at(in_dtype(subject.spec, "float32"), case)
+    tape = narrow.record()
+    given = [None if u is None else u.to(y.dtype) for u, y in zip(us, tape.outputs, strict=True)]
+    return gradient_bars(narrow, given, tape.vjp(given))
 
 
 def _bar(want: Tensor, moved: Sequence[Tensor | None]) -> Array:
