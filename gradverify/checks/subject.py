@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -250,20 +251,24 @@ def _moved(subject: Subject, cotangents: Sequence[Tensor | None], draw: int) -> 
 
 def ordinary(subject: Subject) -> Subject | None:
     """The subject with its inputs scaled down to 1, and up to 1 where a fault is at stake; None where they are so."""
-    primals = dict(subject.point.primals)
-    scaled = False
-    for name in subject.point.differentiate:
-        t = primals[name]
-        top = float(t.abs().max()) if t is not None and t.numel() else 0.0
-        if t is not None and np.isfinite(top) and (top > 1 or (0 < top < 1 and looking_closely())):
-            primals[name], scaled = t / top, True
-    return replace(subject, point=replace(subject.point, primals=primals)) if scaled else None
+    tops = {n: top for n, top in _tops(subject).items() if top > 1 or (top < 1 and looking_closely())}
+    primals = {n: t / tops[n] if t is not None and n in tops else t for n, t in subject.point.primals.items()}
+    return replace(subject, point=replace(subject.point, primals=primals)) if tops else None
+
+
+def _tops(subject: Subject) -> dict[str, float]:
+    """The largest entry of every differentiated input that has a finite one above zero."""
+    primals = {n: subject.point.primals[n] for n in subject.point.differentiate}
+    tops = {n: float(t.abs().max()) for n, t in primals.items() if t is not None and t.numel()}
+    return {n: top for n, top in tops.items() if 0 < top < np.inf}
 
 
 def _ordinary_size(subject: Subject, cotangents: Sequence[Tensor | None]) -> dict[str, float]:
     """The largest entry of each gradient where the inputs are scaled to 1: the size of the terms that cancel.
 
-    In saturation a gradient is what rounding leaves of terms that it does not show: by luck the same thrice.
+    In saturation a gradient is what rounding leaves of terms that it does not show: by luck the same thrice. Where a
+    fault is at stake, these terms are taken as large as the other inputs make them: the gradient of a query adds up
+    keys, and a softmax that is saturated by large keys leaves roundings of these.
     """
     there = ordinary(subject)
     if there is None:
@@ -272,8 +277,10 @@ def _ordinary_size(subject: Subject, cotangents: Sequence[Tensor | None]) -> dic
         grads = there.record().vjp(cotangents)
     except OpError:
         return {}
-    tops = {n: float(g.detach().abs().max()) for n, g in grads.items() if g is not None and g.numel()}
-    return {n: t for n, t in tops.items() if np.isfinite(t)}
+    sizes = {n: float(g.abs().max()) for n, g in grads.items() if g is not None and g.numel()}
+    large = {n: max(top, 1.0) for n, top in _tops(subject).items()} if looking_closely() else {}
+    beside = {n: math.prod(top for other, top in large.items() if other != n) for n in sizes}
+    return {n: size * beside[n] for n, size in sizes.items() if np.isfinite(size * beside[n])}
 
 
 def compare_gradients(
