@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -125,7 +126,7 @@ def test_a_failing_case_is_kept_and_can_be_replayed(suite: Project, capfd: pytes
 def test_under_coverage_backward_is_seen_as_run(suite: Project) -> None:
     before = ("-m", "coverage", "run", "--include=*/ops.py")
     suite.start(*OPTIONS, before=before).assert_outcomes(passed=6, failed=1)
-    text = suite.pytester.run("python", "-m", "coverage", "json", "-q", "-o", "-").stdout.str()
+    text = suite.pytester.run(sys.executable, "-m", "coverage", "json", "-q", "-o", "-").stdout.str()
     missing = json.loads(text)["files"]["ops.py"]["missing_lines"]
     assert missing == []
 
