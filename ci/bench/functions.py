@@ -14,11 +14,12 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
+from typing import Any
 
 from ci.bench.tables import RESULTS, ROOT, bullets, machine, publish, table
 from gradverify.discovery.files import spec_files
@@ -32,7 +33,8 @@ from tests.faults.table import FAULTS, IMPRECISE
 from tests.torch_specs import TORCH_FUNCTIONS
 
 CI = 100
-COLUMNS = ("PASS", "SKIP", "marked", "alarm", "INCONCLUSIVE")
+PLAIN = ("PASS", "SKIP")
+COLUMNS = (*PLAIN, "marked", "alarm", "INCONCLUSIVE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +125,32 @@ def named(rows: list[Row], *columns: str) -> str:
 def kept(again: Sequence[str]) -> list[Row]:
     """The rows of the last run but those of the ops that are run again."""
     file = RESULTS / "functions.json"
-    rows = json.loads(file.read_text())["rows"] if file.exists() else []
-    return [Row(**r) for r in rows if r["name"] not in again]
+    ops = json.loads(file.read_text())["ops"] if file.exists() else []
+    return [row for op in ops for row in opened(op) if row.name not in again]
+
+
+def closed(rows: list[Row]) -> list[dict[str, Any]]:
+    """The rows op by op: the claims of each column in a line, and what is no plain PASS or SKIP with its reason."""
+    ops: dict[tuple[str, str], list[Row]] = {}
+    for r in rows:
+        ops.setdefault((r.source, r.name), []).append(r)
+    return [
+        {
+            "source": source,
+            "name": name,
+            "revision": own[0].revision,
+            **{c: " ".join(r.claim for r in own if r.said == c) for c in PLAIN},
+            "others": [asdict(r) for r in own if r.said not in PLAIN],
+        }
+        for (source, name), own in ops.items()
+    ]
+
+
+def opened(op: Mapping[str, Any]) -> list[Row]:
+    """The rows that `closed` put together; why a claim was skipped is not kept."""
+    one = {k: op[k] for k in ("source", "name", "revision")}
+    plain = [Row(**one, claim=claim, said=c, code="", why="") for c in PLAIN for claim in op[c].split()]
+    return plain + [Row(**r) for r in op["others"]]
 
 
 def revisions(rows: list[Row]) -> str:
@@ -181,7 +207,7 @@ def main() -> None:
     if options.only or options.examples != CI:
         print(f"\n{body}\n\n{more}")
     else:
-        publish("functions", body, {"rows": [asdict(r) for r in rows]}, more=more)
+        publish("functions", body, {"ops": closed(rows)}, more=more)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import msgspec
 import torch
 
 from gradverify.autodiff.returned import Returned, Wanted, functions, returned
+from gradverify.cases.modules import in_dtype
 from gradverify.checks.subject import Subject, at
 from gradverify.errors import NotApplicableError, OpError
 from gradverify.records.case import Case
@@ -27,7 +28,7 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
     yield from _looked_at(subject)
     if case.dtype == "float64" and NARROW in (spec.dtypes or (NARROW,)):
         try:
-            narrow = list(_looked_at(at(spec, msgspec.structs.replace(case, dtype=NARROW))))
+            narrow = list(_looked_at(at(in_dtype(spec, NARROW), msgspec.structs.replace(case, dtype=NARROW))))
         except (OpError, NotApplicableError):
             return
         yield from (msgspec.structs.replace(e, case=case, facts={**e.facts, "phase": f"in {NARROW}"}) for e in narrow)

@@ -274,7 +274,7 @@ class _Trial:
 
     def _runs_in(self, case: Case, dtype: str) -> bool:
         try:
-            list(CHECKS[self.claim](self.spec, msgspec.structs.replace(case, dtype=dtype)))
+            list(CHECKS[self.claim](in_dtype(self.spec, dtype), msgspec.structs.replace(case, dtype=dtype)))
         except (CannotJudgeError, NotApplicableError):
             return True
         except Exception:  # noqa: BLE001 whatever it raises, it does not run

@@ -45,6 +45,12 @@ def test_batch_norm_in_either_mode_is_right(mode):
     assert found["transforms.vmap"].reason == (shared if mode else "")
 
 
+def test_the_buffers_are_of_the_dtype_that_is_judged():
+    right = next(f.right for f in modules.FAULTS if f.name == "evaluation_runs_the_backward_of_training")
+    result = results(right, "convention", examples=20)["convention"]
+    assert (result.outcome, result.code) == (Outcome.PASS, "")
+
+
 def test_both_modes_are_judged():
     spec = from_data(nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)), {"input": "b 3"})
     seen = set()
