@@ -1,18 +1,20 @@
 """Where the time goes: wall time of all claims, and its shares inside the op, in generation and in judging.
 
-`python -m ci.bench.shares`. Each row runs in a fresh interpreter, three times, of which the fastest counts. The clock
-starts after torch is imported, with what torch itself imports later: sympy at the first cotangent, dynamo at the first
-second derivative in forward mode; they take a column of their own. The ops define everything that a Function can, so
-that every claim applies but those of modules, registered operators and complex numbers. `transforms.compile` has a line
-of its own.
+`python -m ci.bench.shares`. Each row runs in a fresh interpreter, three times, of which the fastest counts; modules are
+found compiled, as in an installed package. The clock starts after torch is imported, with what torch itself imports
+later: sympy at the first cotangent, dynamo at the first second derivative in forward mode; they take a column of their
+own. The ops define everything that a Function can, so that every claim applies but those of modules, registered
+operators and complex numbers. `transforms.compile` has a line of its own.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -79,6 +81,7 @@ FIRST_ORDER = "forward,vjp,linear,layout,purity,repeat,edges,partial"
 ROWS = (
     ("small op", "dev", FIRST_ORDER),
     ("op of 1 ms", "dev", FIRST_ORDER),
+    ("op of 1 ms", "ci", FIRST_ORDER),
     ("small op", "dev", ""),
     ("small op", "ci", ""),
     ("op of 1 ms", "dev", ""),
@@ -124,6 +127,18 @@ def measure(name: str, profile: str, claims: str) -> dict[str, float]:
     return {"wall": wall, "late imports": late, **phases, **{f"outcome {k}": float(v) for k, v in outcomes.items()}}
 
 
+def runs(*arguments: str) -> list[dict[str, float]]:
+    """What the fresh interpreters measure; one before them leaves its bytecode for the others."""
+    command = [sys.executable, "-m", "ci.bench.shares", *arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPYCACHEPREFIX": folder}
+        done = [
+            subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+            for _ in range(1 + RUNS)
+        ]
+    return [json.loads(d.stdout) for d in done[1:]]
+
+
 def main() -> None:
     """Measure each row in a fresh interpreter, or (with op, profile and claims as arguments) one in this one."""
     if len(sys.argv) > 1:
@@ -132,9 +147,7 @@ def main() -> None:
     rows: list[list[object]] = []
     data = {}
     for name, profile, claims in ROWS:
-        command = [sys.executable, "-m", "ci.bench.shares", name, profile, claims]
-        done = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(RUNS)]
-        best = min((json.loads(d.stdout) for d in done), key=lambda m: m["wall"])
+        best = min(runs(name, profile, claims), key=lambda m: m["wall"])
         data[f"{name}, {profile} {claims}".strip()] = best
         phases = [f"{100 * best.get(p, 0.0) / best['wall']:.0f} %" for p in ("op", "generation", "judging")]
         outcomes = ", ".join(

@@ -222,6 +222,8 @@ def flattened(spec: Spec, out: Any, *, stage: str = "forward") -> Outputs:
 
     Raises OpError (GV903) where there is no tensor, and for nested outputs of a Function, which autograd loses.
     """
+    if isinstance(out, Tensor):
+        return Outputs.of({"0": out})
     named = {n: t for n, t in leaves(out, "y") if isinstance(t, Tensor)}
     function = stage == "forward" and isinstance(spec.op, type) and issubclass(spec.op, torch.autograd.Function)
     lost = function and is_nested(out) and not (isinstance(out, tuple) and all(map(_TOP.fullmatch, named)))
@@ -230,7 +232,7 @@ def flattened(spec: Spec, out: Any, *, stage: str = "forward") -> Outputs:
         what = f"tensors inside a {type(out).__name__}, {_LOST}" if named else _returned(out)
         remedy = "a tensor, or a tuple of tensors" if function else "a tensor, or tensors in tuples, lists and dicts"
         raise OpError(f"{spec.name}: {who} returned {what}; return {remedy}.", code="GV903", stage=stage)
-    plain = isinstance(out, Tensor) or _is_plain(out)
+    plain = _is_plain(out)
     return Outputs.of({_position(n) if plain else n: t for n, t in named.items()})
 
 
@@ -266,6 +268,8 @@ def clone_exactly(t: Tensor) -> Tensor:
         return clone_exactly(t.conj()).conj()
     if t.is_neg():
         return _negated(clone_exactly(_negated(t)))
+    if t.is_contiguous() and t.untyped_storage().nbytes() == t.nbytes:
+        return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=t.device).copy_(t)
     storage = t.untyped_storage().clone()  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=t.dtype, device=t.device).set_(storage, t.storage_offset(), t.size(), t.stride())
 

@@ -77,6 +77,8 @@ class Tape:
     def declared_nondiff(self) -> frozenset[int]:
         """Positions of the outputs that `nondiff` names."""
         words = self.spec.nondiff
+        if not words:
+            return frozenset()
         return frozenset(k for k in range(len(self.outputs)) if any(_means(word, self.name(k)) for word in words))
 
     def name(self, k: int) -> str:

@@ -38,16 +38,18 @@ def _as(values: Array, found: Tensor, like: Tensor) -> Array:
 
 def flat(t: Tensor) -> Array:
     """One tensor, [n] float64; a complex one has 2n, the real parts first."""
-    t = t.detach() if t.layout == torch.strided else t.detach().to_dense()
-    t = t.resolve_conj().resolve_neg().cpu()
+    t = t.detach()
+    t = t if t.layout == torch.strided else t.to_dense()
     if t.is_complex():
+        t = t.resolve_conj().resolve_neg().cpu()
         return np.concatenate([_real(t.real), _real(t.imag)])
     return _real(t)
 
 
 def _real(t: Tensor) -> Array:
     # force: what forward mode knows to be zero is a tensor without memory, which numpy refuses otherwise.
-    return np.asarray(t.to(torch.float64).reshape(-1).numpy(force=True))
+    whole: Array = t.to(torch.float64).numpy(force=True)
+    return whole.reshape(-1)
 
 
 def size(t: Tensor) -> int:

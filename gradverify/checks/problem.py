@@ -29,7 +29,8 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
     Away from the point itself, where the function raises it is taken as not finite: the edge of its domain.
     """
     leaves = {n: tape.leaves[n] for n in tape.leaves}
-    active = [tape.outputs[i] for i in tape.active]
+    positions = tape.active
+    active = [tape.outputs[i] for i in positions]
     like = list(leaves.values())
     x = flat.array([t.detach() for t in like], like)
     others = {n: t for n, t in subject.point.primals.items() if n not in leaves}
@@ -37,7 +38,7 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
     def forward(z: Array) -> Array:
         primals = {**subject.point.primals, **others, **dict(zip(leaves, flat.tensors(z, like), strict=True))}
         outputs = subject.values(function, calling.copies(primals) if tape.written else primals)
-        chosen = [outputs[i] for i in tape.active if i < len(outputs)]
+        chosen = [outputs[i] for i in positions if i < len(outputs)]
         if [t.shape for t in chosen] != [t.shape for t in active]:
             got, want = ([list(t.shape) for t in ts] for ts in (chosen, active))
             raise SpecError(f"{subject.spec.name}: the surrogate returns shapes {got}, the op {want}; they must agree.")
@@ -45,7 +46,7 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
 
     def pulled(tape: Tape, v: Array) -> Array:
         cotangents: list[Tensor | None] = [None] * len(tape.outputs)
-        for i, u in zip(tape.active, flat.tensors(v, active), strict=True):
+        for i, u in zip(positions, flat.tensors(v, active), strict=True):
             cotangents[i] = u
         grads = tape.vjp(cotangents)
         return flat.array([grads[n] for n in leaves], like)
@@ -58,7 +59,7 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
     def pushed(d: Array, at: Subject) -> Array:
         given = dict(zip(leaves, flat.tensors(d, like), strict=True))
         dual = at.jvp({n: v if v.numel() == 0 or bool(v.any()) else None for n, v in given.items()})
-        return flat.array([dual.tangents[i] for i in tape.active], active)
+        return flat.array([dual.tangents[i] for i in positions], active)
 
     def jvp_at(z: Array, d: Array) -> Array:
         primals = {**subject.point.primals, **dict(zip(leaves, flat.tensors(z, like), strict=True))}
@@ -68,7 +69,7 @@ def problem_of(subject: Subject, function: Called, tape: Tape, *, claimed: Calle
     return Problem(
         x=x,
         parts=flat.parts(leaves),
-        outputs=flat.parts({tape.name(i): tape.outputs[i] for i in tape.active}),
+        outputs=flat.parts({tape.name(i): tape.outputs[i] for i in positions}),
         centre=centre,
         rerun=difference(forward(x.copy()), centre),
         forward=lambda z: _unless_refused(lambda: forward(z), centre),

@@ -178,8 +178,8 @@ def shaken_cotangents(
 def _shaken(t: Tensor, by: float, g: torch.Generator) -> Tensor:
     if t.is_complex():
         return torch.complex(_shaken(t.real, by, g), _shaken(t.imag, by, g))
-    factor = 1 + by * (2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1)
-    return (t.to(torch.float64) * factor.to(t.device)).to(t.dtype)
+    factor = torch.empty(t.shape, dtype=torch.float64).uniform_(1 - by, 1 + by, generator=g)
+    return t.to(torch.float64).mul(factor.to(t.device)).to(t.dtype)
 
 
 def scatter(base: Array, moved: Sequence[Array]) -> Array:
@@ -190,9 +190,9 @@ def scatter(base: Array, moved: Sequence[Array]) -> Array:
     if base.size == 0:
         return np.zeros(0)
     with np.errstate(all="ignore"):
-        far = np.max(np.stack([np.abs(m - base) for m in moved]), axis=0)
-    far = np.where(np.isfinite(far), far, 0.0)
-    return np.asarray(np.maximum(far, np.median(far)))
+        far: Array = np.abs(np.asarray(moved) - base).max(axis=0)
+    far[~np.isfinite(far)] = 0.0
+    return np.maximum(far, np.median(far))
 
 
 def gradient_bars(subject: Subject, cotangents: Sequence[Tensor | None], grads: Gradients) -> dict[str, Array]:

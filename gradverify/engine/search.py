@@ -72,7 +72,7 @@ class _Search:
     shrinks: int = SHRINKS
     found: Found = field(default_factory=Found)
     spent: int = 0
-    memory: dict[str, Verdict | None] = field(default_factory=dict)
+    memory: dict[bytes, Verdict | None] = field(default_factory=dict)
 
     def try_case(self, case: Case) -> None:
         if self.found.failing is not None:
@@ -105,8 +105,7 @@ class _Search:
     def _shrinking(self, case: Case) -> None:
         """Only what fails with the same code is the same failure; past the budget only what is known to fail."""
         assert self.found.failing is not None
-        known = case.id in self.memory
-        if not known:
+        if case.canonical not in self.memory:
             self.found.shrinks += 1
             if self.found.shrinks > self.shrinks or self._late():
                 return
@@ -119,13 +118,15 @@ class _Search:
         return self.deadline is not None and time.monotonic() > self.deadline
 
     def _judged(self, case: Case) -> Verdict | None:
-        if case.id not in self.memory:
+        # Not by the id: of a few thousand cases two share its six digits.
+        key = case.canonical
+        if key not in self.memory:
             try:
-                self.memory[case.id] = self.judge(case)
+                self.memory[key] = self.judge(case)
             except NotApplicableError as why:
                 self._not_applicable(why)
-                self.memory[case.id] = None
-        return self.memory[case.id]
+                self.memory[key] = None
+        return self.memory[key]
 
     def _not_applicable(self, why: NotApplicableError) -> None:
         """What holds before anything was judged holds for the op; later, for this one case."""

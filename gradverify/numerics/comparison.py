@@ -66,8 +66,11 @@ class Moments:
 def moments(a: Array, b: Array) -> Moments:
     """The products' moments, a product being zero where either is zero even if the other is not finite."""
     with np.errstate(all="ignore"):
-        rows = [_sums(a[k : k + STRETCH], b[k : k + STRETCH]) for k in range(0, a.size, STRETCH)]
-        total, absolute, squares = (float(np.sum(column)) for column in zip(*rows, strict=True)) if rows else (0.0,) * 3
+        if a.size <= STRETCH:
+            total, absolute, squares = _sums(a, b)
+        else:
+            rows = [_sums(a[k : k + STRETCH], b[k : k + STRETCH]) for k in range(0, a.size, STRETCH)]
+            total, absolute, squares = (float(np.sum(column)) for column in zip(*rows, strict=True))
         large = SMALLEST < squares < 1 / SMALLEST
         return Moments(total, absolute, float(np.sqrt(squares)) if large else norm(_products(a, b)))
 
@@ -106,10 +109,13 @@ def worst_gap(analytic: Array, numeric: Array, bar: Array) -> Gap:
     if analytic.size == 0:
         return Gap(index=-1, analytic=0.0, numeric=0.0, error=0.0, scale=0.0, resolution=float("nan"))
     with np.errstate(all="ignore"):
-        same = (analytic == numeric) | (np.isnan(analytic) & np.isnan(numeric))
-        difference = np.where(same, 0.0, np.abs(analytic - numeric))
-        difference = np.where(np.isnan(difference), np.inf, difference)
-        ratio = np.where(difference == 0, 0.0, difference / np.maximum(bar, np.finfo(np.float64).tiny))
+        difference = np.abs(analytic - numeric)
+        if np.isnan(difference).any():
+            same = (analytic == numeric) | (np.isnan(analytic) & np.isnan(numeric))
+            difference[np.isnan(difference)] = np.inf
+            difference[same] = 0.0
+        bars = np.maximum(bar, np.finfo(np.float64).tiny)
+        ratio = np.divide(difference, bars, out=np.zeros_like(difference), where=difference != 0)
     i = int(np.argmax(ratio)) if ratio.any() else int(np.argmax(np.isfinite(numeric)))
     finite = np.isfinite(numeric)
     size = norm(numeric[finite])

@@ -69,9 +69,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     data: tuple[tuple[str, Datum | None], ...] | None = None
 
     @property
+    def canonical(self) -> bytes:
+        """The JSON that is the same for equal cases, on every machine."""
+        return msgspec.json.encode(self, order="deterministic")
+
+    @property
     def id(self) -> str:
         """Six hexadecimal digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:6]
+        return hashlib.sha256(self.canonical).hexdigest()[:6]
 
 
 def tally(cases: Iterable[Case]) -> dict[str, dict[str, int]]:
