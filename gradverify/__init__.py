@@ -30,6 +30,7 @@ _HOME = {
     "one_of": "records.vocabulary",
     "positive": "records.vocabulary",
     "prob": "records.vocabulary",
+    "replay_rng": "records.vocabulary",
     "spd": "records.vocabulary",
     "times": "records.vocabulary",
     "tol": "records.vocabulary",
@@ -56,7 +57,7 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604 (the keys of the mapping abov
 
 _LATER = {
     "expectation": "contracts of unbiased estimators are not judged yet; declare backward_of= or vjp=, "
-    "or stochastic=True for an op that draws the same numbers from the same seed",
+    "or stochastic=gradverify.replay_rng() for an op that draws the same numbers from the same seed",
 }
 
 

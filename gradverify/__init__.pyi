@@ -35,6 +35,7 @@ from gradverify.records.vocabulary import no_grad as no_grad
 from gradverify.records.vocabulary import one_of as one_of
 from gradverify.records.vocabulary import positive as positive
 from gradverify.records.vocabulary import prob as prob
+from gradverify.records.vocabulary import replay_rng as replay_rng
 from gradverify.records.vocabulary import spd as spd
 from gradverify.records.vocabulary import times as times
 from gradverify.records.vocabulary import tol as tol

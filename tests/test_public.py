@@ -2,6 +2,7 @@ import ast
 from pathlib import Path
 
 import pytest
+import torch
 
 import gradverify
 
@@ -19,6 +20,19 @@ def test_a_word_that_comes_later_says_so() -> None:
         AttributeError, match=r"gradverify\.expectation: contracts of unbiased estimators are not judged"
     ):
         _ = gradverify.expectation
+
+
+def dropped(x: torch.Tensor) -> torch.Tensor:
+    return x * (torch.rand_like(x) < 0.5)
+
+
+@pytest.mark.parametrize(("stochastic", "right"), [(False, False), (gradverify.replay_rng(), True)])
+def test_an_op_that_draws_is_judged_with_the_same_numbers_in_every_call(*, stochastic: bool, right: bool) -> None:
+    spec = gradverify.Spec(
+        name="dropped", op=dropped, args=(gradverify.Arg(name="x", shape="4"),), stochastic=stochastic
+    )
+    run = gradverify.check(spec, claims=("vjp",), examples=5)
+    assert (run.ops[0].checks[0].outcome is gradverify.Outcome.PASS) is right
 
 
 def test_every_public_name_can_be_loaded() -> None:

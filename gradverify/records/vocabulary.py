@@ -92,6 +92,14 @@ def avoid(*points: float) -> Domain:
     return Domain(avoid=tuple(float(p) for p in points))
 
 
+def replay_rng() -> bool:
+    """For `stochastic=`: an op that draws from torch's generators, whose state is put back before every call.
+
+    Each forward of a case then draws the same numbers, and is a function of its inputs that differences can judge.
+    """
+    return True
+
+
 def times(factor: float) -> Times:
     """A multiple of the derived tolerance. Raises SpecError where it is not above 0."""
     if not factor > 0:

@@ -233,3 +233,15 @@ def test_a_case_to_which_the_claim_does_not_apply_is_left_out_once_others_were_j
     found = search(lambda _: cases(SPEC, "vjp"), judge, swept=SWEPT[:5], examples=2, seed=0, deadline=None)
     assert (found.not_applicable, len(found.verdicts)) == ("", 3)
     assert found.invalid > 0
+
+
+def test_two_cases_that_share_their_six_digits_are_judged_apart():
+    seen = {}
+    for seed in range(50_000):
+        case = Case(spec="f", claim="forward", dims=(("b", 1), ("n", 1)), seed=seed)
+        if case.id in seen:
+            break
+        seen[case.id] = case
+    pair = (seen[case.id], case)
+    result = found(failing_if(lambda c: c.seed == case.seed), pinned=pair)
+    assert [v.outcome for v in result.verdicts] == [Outcome.PASS, Outcome.FAIL]
