@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradverify.records.run import Run
+from gradverify.records.run import Run, absent
 from gradverify.records.verdict import Outcome
 
 INTERRUPTED, BUG, FAILED, UNUSABLE, UNVERIFIED, VERIFIED = 130, 4, 1, 2, 3, 0
@@ -31,9 +31,3 @@ def _of_outcomes(run: Run, *, strict: bool, required: Sequence[str]) -> int:
     verified = Outcome.PASS in outcomes or any(r.xfailed for r in run.results)
     unsure = strict and Outcome.INCONCLUSIVE in outcomes
     return VERIFIED if verified and not unsure and not absent(run, required) else UNVERIFIED
-
-
-def absent(run: Run, required: Sequence[str]) -> list[str]:
-    """The required devices on which nothing ran."""
-    ran = {r.device for r in run.results if r.outcome is not Outcome.SKIP or r.xfailed}
-    return [d for d in required if not any(r == d or r.partition(":")[0] == d for r in ran)]

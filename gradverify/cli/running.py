@@ -15,7 +15,7 @@ import msgspec
 
 from gradverify import failures
 from gradverify.cli import last, output
-from gradverify.cli.exit_codes import absent, exit_code
+from gradverify.cli.exit_codes import exit_code
 from gradverify.cli.options import Request
 from gradverify.cli.progress import Progress
 from gradverify.cli.trouble import report_me, version_of
@@ -25,7 +25,7 @@ from gradverify.planning import overridden, replace
 from gradverify.records.claims import selected
 from gradverify.records.described import described
 from gradverify.records.policy import Plan, Policy
-from gradverify.records.run import Environment, Invocation, OpRun, Run, Tool, Unusable, totals
+from gradverify.records.run import Environment, Invocation, OpRun, Run, Tool, Unusable, absent, totals
 from gradverify.records.spec import Spec
 from gradverify.records.verdict import Result
 from gradverify.reports import json_

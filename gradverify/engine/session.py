@@ -72,9 +72,13 @@ def run_one(
 
     Raises UsageError where the spec is unusable.
     """
+    return run_of(spec, lambda: tried(spec, trial, plan, policy, deadline=deadline), plan, where=where)
+
+
+def run_of(spec: Spec, do: Callable[[], Result], plan: Plan, *, where: Environment) -> Run:
+    """One result of a resolved spec, and when and how it came about, as a Run of its own."""
     began, started = time.perf_counter(), datetime.now(timezone.utc)
-    result = tried(spec, trial, plan, policy, deadline=deadline)
-    op = described(spec, checks=(result,), not_covered=_not_covered(plan), note=note(spec))
+    op = described(spec, checks=(do(),), not_covered=_not_covered(plan), note=note(spec))
     invocation = Invocation(
         seed=plan.seed,
         profile=plan.profile,

@@ -9,7 +9,7 @@ import pytest
 
 import gradverify
 from gradverify.errors import GradcheckError
-from gradverify.pytest_plugin.collect import RUNS, properties
+from gradverify.pytest_plugin.items import RUNS, properties
 from gradverify.pytest_plugin.settings import settings
 from gradverify.records.lead import led
 from gradverify.records.run import Run

@@ -29,6 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--gv-seed", type=int, metavar="N", help="Same seed, same cases.")
     group.addoption("--gv-max-time", metavar="TIME", help="Draw no more cases after 30s, 20m, 1h.")
     group.addoption("--gv-report", metavar="DIR", help="Write report.json into this directory.")
+    group.addoption(
+        "--gv-replay", **{**some, "metavar": "ID[,ID]"}, help="Only these failures: the kept cases, tried again."
+    )
+    group.addoption("--gv-require", **some, help="Fail if specs were verified, and nothing ran on this device.")
     group.addoption("--gv-allow-inconclusive", action="store_true", help="What cannot be judged is skipped.")
     parser.addini("gradverify_specs", "globs of further files with specs, relative to rootdir", "linelist", [])
 
@@ -72,13 +76,25 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: Any) 
     return collected(collector, name, obj)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under `--gv-replay`, only the items of those failures."""
+    if config.getoption("gv_replay"):
+        from gradverify.pytest_plugin.collect import replaying
+
+        chosen: list[pytest.Item] = []
+        _or_usage_error(lambda: chosen.extend(replaying(items, config)))
+        config.hook.pytest_deselected(items=[i for i in items if i not in chosen])
+        items[:] = chosen
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """What was verified travels with the report, as JSON: under xdist to the process that prints."""
     report = yield
-    collect = sys.modules.get("gradverify.pytest_plugin.collect")
-    if collect is not None and call.when == "call":
-        collect.complete(report, item)
+    ours = sys.modules.get("gradverify.pytest_plugin.items")
+    if ours is not None and call.when == "call":
+        ours.complete(report, item)
     return report
 
 
@@ -119,11 +135,11 @@ class _Gathered:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the report, in the process that has all results."""
         if self.parts and not hasattr(self.config, "workerinput"):
-            from gradverify.pytest_plugin.report import whole, write
+            from gradverify.pytest_plugin.report import required, whole, write
 
             interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
             self.run = whole(self.parts, self.config, began=self.began, interrupted=interrupted)
-            self.notes = write(self.run, session)
+            self.notes = [*required(self.run, session), *write(self.run, session)]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The section `gradverify`: a row an op, what was not covered, the totals."""
@@ -143,10 +159,17 @@ def _is_test_file(path: Path, config: pytest.Config) -> bool:
     return any(path.match(pattern) for pattern in config.getini("python_files"))
 
 
+_LOOKS: pytest.StashKey[bool] = pytest.StashKey()
+
+
 def _looks_for_specs(config: pytest.Config) -> bool:
-    """Whether the project has said where its specs are; told without reading its configuration."""
-    if config.getini("gradverify_specs"):
-        return True
+    """Whether the project has said where its specs are; told once a run, without reading its configuration."""
+    if _LOOKS not in config.stash:
+        config.stash[_LOOKS] = bool(config.getini("gradverify_specs")) or _has_table(config)
+    return config.stash[_LOOKS]
+
+
+def _has_table(config: pytest.Config) -> bool:
     file = next((d / "pyproject.toml" for d in _upwards(config.rootpath) if (d / "pyproject.toml").is_file()), None)
     return file is not None and _TABLE in file.read_text(encoding="utf-8", errors="replace")
 

@@ -11,12 +11,13 @@ import pytest
 from gradverify.errors import GradverifyError
 from gradverify.planning import replace
 from gradverify.pytest_plugin.settings import settings
-from gradverify.records.run import OpRun, Run, from_json
+from gradverify.records.run import OpRun, Run, absent, from_json
 from gradverify.reports import json_
 from gradverify.reports.console import View, render
 from gradverify.reports.lines import relative
 from gradverify.reports.merge import merged
 from gradverify.reports.style import Style
+from gradverify.reports.words import listed
 
 
 def whole(parts: Sequence[str], config: pytest.Config, *, began: float, interrupted: bool) -> Run:
@@ -43,6 +44,14 @@ def write(run: Run, session: pytest.Session) -> list[str]:
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
         return [f"no report: {error}"]
     return [f"report: {relative(str(target.absolute()))}"]
+
+
+def required(run: Run, session: pytest.Session) -> list[str]:
+    """What is to be told of required devices on which nothing ran; the run fails then."""
+    missing = absent(run, settings(session.config).require)
+    if missing and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    return [f"required device absent: nothing ran on {listed(missing)}"] if missing else []
 
 
 def summary(run: Run, *, colour: bool) -> list[str]:

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from gradverify.config import Config, load, require_known
+from gradverify import failures
+from gradverify.config import Config, devices_named, load, require_known
 from gradverify.discovery.files import project_files
 from gradverify.errors import UsageError
-from gradverify.planning import NARROWING, overridden, plan_of, replace
+from gradverify.failures import Failure
+from gradverify.planning import NARROWING, overridden, plan_of, replace, split
 from gradverify.records.described import described
 from gradverify.records.policy import Plan, Policy
 from gradverify.records.spec import Spec
@@ -24,7 +26,7 @@ from gradverify.reports import json_
 _NAMES = ("profile", "checks", "skip", "device", "dtype", "seed", "max_time", "examples")
 _NUMBERS = ("seed", "examples")
 _MARKER = (*_NAMES, "digits", "allow_inconclusive")
-_SEVERAL = ("checks", "skip", "device", "dtype")
+_SEVERAL = ("checks", "skip", "device", "dtype", "require")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Settings:
     given: Mapping[str, Any]
     strict: bool
     report: Path | None
+    require: tuple[str, ...] = ()
+    replays: tuple[Failure, ...] = ()
     worker: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -95,8 +99,16 @@ def _read(config: pytest.Config) -> Settings:
         given=given,
         strict=not config.getoption("gv_allow_inconclusive"),
         report=json_.prepare(Path(report)) if report and worker is None else None,
+        require=devices_named(split(_given(config, "require") or own.require)),
+        replays=tuple(_replays(config, own)),
         worker=worker or {},
     )
+
+
+def _replays(config: pytest.Config, own: Config) -> list[Failure]:
+    """The failures that `--gv-replay` names. Raises UsageError for an id that none has."""
+    words = split(config.getoption("gv_replay"))
+    return [failures.read(p) for p in dict.fromkeys(failures.named(words, Path(own.root)))] if words else []
 
 
 def _given(config: pytest.Config, name: str) -> Any:

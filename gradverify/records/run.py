@@ -161,3 +161,9 @@ def totals(ops: Sequence[OpRun]) -> dict[str, int]:
         "unusable": sum(bool(op.error) for op in ops),
         "cases": cases,
     }
+
+
+def absent(run: Run, required: Sequence[str]) -> list[str]:
+    """The required devices on which nothing ran."""
+    ran = {r.device for r in run.results if r.outcome is not Outcome.SKIP or r.xfailed}
+    return [d for d in required if not any(r == d or r.partition(":")[0] == d for r in ran)]

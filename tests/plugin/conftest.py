@@ -14,6 +14,7 @@ import pytest
 import gradverify.pytest_plugin.collect
 import gradverify.pytest_plugin.fixture
 import gradverify.pytest_plugin.hooks
+import gradverify.pytest_plugin.items
 import gradverify.pytest_plugin.properties
 import gradverify.pytest_plugin.report
 from gradverify.records.described import described
@@ -125,5 +126,5 @@ class Answers:
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     fake = Answers()
-    monkeypatch.setattr(gradverify.pytest_plugin.collect, "run_one", fake.run_one)
+    monkeypatch.setattr(gradverify.pytest_plugin.items, "run_one", fake.run_one)
     return fake

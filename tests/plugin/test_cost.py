@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.plugin.conftest import HEAD, Project, spec
@@ -35,3 +37,16 @@ def test_importing_the_plugin_loads_no_module_of_ours_but_itself(project: Projec
     show = "import gradverify.pytest_plugin.hooks, sys; print(sorted(m for m in sys.modules if m[:10] == 'gradverify'))"
     done = project.pytester.run("python", "-c", show)
     assert done.outlines == ["['gradverify', 'gradverify.pytest_plugin', 'gradverify.pytest_plugin.hooks']"]
+
+
+def test_the_configuration_is_looked_up_once_a_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suite may have thousands of files: none of them may cost a look into pyproject.toml."""
+    project.write("pyproject.toml", "[tool.other]\n")
+    for k in range(5):
+        project.write(f"test_{k}.py", "def test_plain(): ...\n")
+    read: list[Path] = []
+    original = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, *a, **k: read.append(path) or original(path, *a, **k))
+    project.run().assert_outcomes(passed=5)
+    once_by_pytest_and_once_by_us = 2
+    assert [p.name for p in read].count("pyproject.toml") == once_by_pytest_and_once_by_us

@@ -89,6 +89,14 @@ def test_an_expected_failure_by_code_that_no_claim_shows_any_more_fails(project:
     alone.assert_outcomes(passed=1, failed=1)
 
 
+def test_an_expected_failure_is_not_called_stale_where_nothing_was_tried_that_could_show_it(project: Project) -> None:
+    project.write("test_ops.py", HEAD + spec("right", options='xfail={"GV203": "#15", "GV1xx": "#16"}'))
+    done = project.run("--gv-checks", "linear", "--gv-examples", "2", "-rs")
+    done.assert_outcomes(passed=1, skipped=2)
+    done.stdout.fnmatch_lines(["*xfail 'GV203': nothing was judged that could show it"])
+    project.run("--gv-checks", "layout,vjp", "--gv-examples", "2").assert_outcomes(passed=2, failed=2)
+
+
 def test_an_expected_failure_by_claim_that_passes_fails(project: Project) -> None:
     project.write("test_ops.py", HEAD + spec("right", options='xfail={"vjp": "#14"}'))
     done = project.run("--gv-checks", "vjp", "--gv-examples", "2")
