@@ -16,6 +16,9 @@ Neighbourhood = Literal["smooth", "kink", "jump", "staircase", "flat", "edge", "
 
 Fact = str | int | float | bool
 
+TIMED = ("backward in forwards",)
+"""Facts that are measured with a clock: they differ from run to run."""
+
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A numerical value with an error bar; an error of NaN means unknown, never 0. `steps`: the steps h it rests on."""

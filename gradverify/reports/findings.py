@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
+from gradverify.records.evidence import TIMED, Fact
 from gradverify.records.finding import Location
 from gradverify.records.lead import led
 from gradverify.records.run import OpRun, Run, totals
@@ -92,8 +93,19 @@ def _unless_known(op: OpRun, result: Result, fingerprints: Set[str]) -> Result:
 
 def timeless(run: Run) -> Run:
     """The run without what differs between two runs of the same: dates, durations, the command."""
-    ops = tuple(replace(op, checks=tuple(replace(r, seconds={}) for r in op.checks)) for op in run.ops)
+    ops = tuple(replace(op, checks=tuple(map(_timeless, op.checks))) for op in run.ops)
     return replace(run, ops=ops, run=replace(run.run, started="", duration_s=0.0, argv=()))
+
+
+def _timeless(result: Result) -> Result:
+    worst = result.worst
+    if worst is not None:
+        worst = replace(worst, evidence=replace(worst.evidence, facts=_untimed(worst.evidence.facts)))
+    return replace(result, seconds={}, measured=_untimed(result.measured), worst=worst)
+
+
+def _untimed(facts: dict[str, Fact]) -> dict[str, Fact]:
+    return {name: fact for name, fact in facts.items() if name not in TIMED}
 
 
 def uri(file: str) -> str:

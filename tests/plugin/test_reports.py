@@ -103,6 +103,19 @@ def test_two_runs_are_the_same_but_for_their_times(suite: Project) -> None:
     assert settled(report(suite.path / "first")) == settled(report(suite.path / "second"))
 
 
+def test_without_times_all_formats_of_two_runs_are_the_same_bytes(suite: Project) -> None:
+    from gradverify.cli.main import run as command_line
+
+    formats = ("html", "json", "junit", "sarif", "md", "events")
+    for name in ("one", "two"):
+        suite.run("--gv-checks", "vjp,memory", "--gv-examples", "2", "--gv-report", name, "test_a.py")
+        assert "backward in forwards" in (suite.path / name / "report.json").read_text()
+        files = [word for f in formats for word in (f"--{f}", f"{name}.{f}")]
+        assert command_line(["report", name, "--no-times", *files]) == 0
+    for each in formats:
+        assert (suite.path / f"one.{each}").read_bytes() == (suite.path / f"two.{each}").read_bytes(), each
+
+
 def test_what_the_suite_reports_is_what_the_command_line_reports(suite: Project) -> None:
     from gradverify.cli.main import run as command_line
 
