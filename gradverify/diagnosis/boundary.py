@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from gradverify.cases import shapes, sizes
 from gradverify.cases.sizes import MAX_ELEMENTS
 from gradverify.cases.strategies import allowed
+from gradverify.diagnosis.case import recipe
 from gradverify.records.case import Case, Sizes
 from gradverify.records.spec import Dim, Spec
 
@@ -23,6 +24,7 @@ FAILS, PASSES = "█", "·"
 
 def fails_for(spec: Spec, case: Case, fails: Fails) -> tuple[str, ...]:
     """Lines that say for which sizes it fails; empty where no letter has sizes to vary."""
+    case = recipe(spec, case)
     if case.data is not None:
         return ()
     outline = sizes.outline(spec)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from gradverify.cases.layouts import LAZY
 from gradverify.cases.regimes import EXTREME, SCALED
 from gradverify.records.case import Case
@@ -41,6 +43,15 @@ VALUES: Mapping[str, str] = MappingProxyType(
 _LAYOUTS: Mapping[str, str] = MappingProxyType(
     {"contiguous": "", "channels_last": "channels last", LAZY: "as a view not resolved"}
 )
+
+
+def recipe(spec: Spec, case: Case) -> Case:
+    """The case without the data of its inputs, where its sizes and words give the same kind of inputs again.
+
+    So is a case that is replayed from data like the one that was drawn; what the user's own code gives stays.
+    """
+    given = spec.inputs is not None or any(a.strategy is not None for a in spec.args)
+    return case if given else replace(case, data=None)
 
 
 def told(spec: Spec, case: Case) -> str:

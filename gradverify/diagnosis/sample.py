@@ -18,6 +18,7 @@ from gradverify.autodiff.frozen import Recorder
 from gradverify.autodiff.products import Tape
 from gradverify.cases import materialise, shapes, sizes
 from gradverify.cases.strategies import allowed
+from gradverify.diagnosis.case import recipe
 from gradverify.errors import GradverifyError
 from gradverify.records.case import Case, Point, Sizes
 from gradverify.records.spec import Spec
@@ -90,7 +91,7 @@ def samples(spec: Spec, failing: Case) -> list[Sample]:
     if unknown or (spec.inputs is not None and failing.data is None):
         return []
     found: list[Sample] = []
-    for case in _cases(spec, failing):
+    for case in _cases(spec, recipe(spec, failing)):
         spent = sum(x.size for s in found for x in s.x.values())
         one = sample(spec, case) if spent <= MOST_INPUTS else None
         found += [one] if one is not None else []

@@ -81,6 +81,20 @@ def test_one_that_is_named_is_shown_in_full(failed, gradverify_):
         assert "central differences of the forward  dy" in answer.out
 
 
+def test_a_replay_says_what_check_said(failed, gradverify_):
+    file = failed()
+    kept = json.loads(file.read_text())
+    assert (kept["code"], kept["summary"][:11]) == ("GV101", "wrong scale")
+    said = " ".join(gradverify_("replay", file.stem).out.split())
+    # Of the smallest case only the effort that found it is told no more.
+    lines = [" ".join(line.partition("   shrunk in ")[0].split()) for line in kept["seen"]]
+    assert len(lines) >= 5
+    assert all(line in said for line in lines), said
+    assert "✗ vjp GV101 wrong scale: " in said
+    assert "try a factor applied twice" in said
+    assert f"GV101 {kept['summary']}" in " ".join(gradverify_("replay").out.split())
+
+
 def test_what_is_fixed_stays_where_that_is_asked_for_or_the_file_is_the_users(failed, write, project, gradverify_):
     file = failed()
     mine = project / "mine.json"
@@ -158,14 +172,14 @@ def test_shapes_of_the_command_line_are_kept(write, project, gradverify_):
 
 
 def test_a_case_is_the_same_whatever_draws_numbers_now(failed, gradverify_, monkeypatch):
-    failed()
-
-    def refuse(*_):
-        raise AssertionError("values were drawn")
-
-    monkeypatch.setattr(values, "fill", refuse)
+    file = failed()
+    drawn = values.fill
+    monkeypatch.setattr(values, "fill", lambda regime, draw: 3 * drawn(regime, draw))
     monkeypatch.setattr(np.random, "default_rng", lambda seed: np.random.Generator(np.random.MT19937(seed)))
-    assert gradverify_("replay").code == 1
+    answer = gradverify_("replay", file.stem)
+    assert answer.code == 1
+    backward = next(line for line in json.loads(file.read_text())["seen"] if line.startswith("backward()"))
+    assert " ".join(backward.split()) in " ".join(answer.out.split())
 
 
 def test_as_example_prints_the_line_that_pins_it(failed, gradverify_):
