@@ -23,9 +23,14 @@ class Diagnosis:
     right: tuple[str, ...]
 
 
+def is_of_gradient(result: Result) -> bool:
+    """Whether a failing result says that a gradient as a whole is not the true one."""
+    return result.outcome is Outcome.FAIL and FAMILIES.get(result.claim) == result.code
+
+
 def diagnosed(spec: Spec, result: Result) -> Diagnosis | None:
     """The diagnosis of a failing result; None where its claim is another, or its gradient cannot be measured whole."""
-    if result.outcome is not Outcome.FAIL or FAMILIES.get(result.claim) != result.code or result.worst is None:
+    if not is_of_gradient(result) or result.worst is None:
         return None
     found = samples(spec, result.worst.evidence.case)
     off = {n: [s for s in found if n in wrong(s)] for s in found for n in s.names()}

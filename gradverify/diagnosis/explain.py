@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from gradverify.diagnosis.boundary import Fails, fails_for
 from gradverify.diagnosis.case import told
-from gradverify.diagnosis.diagnose import Diagnosis, diagnosed
+from gradverify.diagnosis.diagnose import Diagnosis, diagnosed, is_of_gradient
+from gradverify.diagnosis.entries import Locate, wrong_in
 from gradverify.diagnosis.error_map import error_map
 from gradverify.diagnosis.figures import whole_gradient
 from gradverify.diagnosis.frame import Frame, frame
@@ -51,10 +52,13 @@ GRADIENT = ("vjp", "special")
 """Claims that hold the gradient against the derivative of the forward; what is zero at the edges alone is a mistake."""
 
 
-def explain(spec: Spec, result: Result, *, runs: int, fails: Fails | None = None) -> Finding | None:
+def explain(
+    spec: Spec, result: Result, *, runs: int, fails: Fails | None = None, locate: Locate = lambda: None
+) -> Finding | None:
     """The finding of a result that is not a plain pass; None for one that is.
 
-    Its code is that of a pattern, where one was measured. `fails` tells whether another case fails likewise.
+    Its code is that of a pattern, where one was measured. `fails` tells whether another case fails likewise; `locate`
+    finds the wrong entries of a gradient that is too large to be measured whole.
     """
     verdict = result.worst
     if verdict is None or (result.outcome is Outcome.PASS and not result.code):
@@ -69,6 +73,7 @@ def explain(spec: Spec, result: Result, *, runs: int, fails: Fails | None = None
         lines=(
             *_lines(spec, verdict, runs),
             *_measured(found, vjp=result.claim == "vjp"),
+            *(wrong_in(locate()) if found is None and is_of_gradient(result) else ()),
             *(_sizes(spec, result, e, fails) if fails is not None else ()),
         ),
         remedy=_remedy(spec, result.code, e) or (pattern.hint if pattern is not None else None) or None,

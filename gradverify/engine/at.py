@@ -12,6 +12,7 @@ from gradverify.autodiff import calling
 from gradverify.autodiff.products import Passes
 from gradverify.cases.concrete import names_of, spec_at
 from gradverify.cases.modules import held
+from gradverify.checks.entries import wrong_entries
 from gradverify.checks.gradient import against_truth
 from gradverify.checks.subject import Subject
 from gradverify.diagnosis.explain import explain
@@ -26,7 +27,7 @@ from gradverify.records.nested import leaves
 from gradverify.records.policy import Policy
 from gradverify.records.run import describe
 from gradverify.records.spec import describe_callable
-from gradverify.records.verdict import Cases, Outcome, Verdict
+from gradverify.records.verdict import Cases, Outcome, Result, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +93,10 @@ def examine(
             reason = f"{TITLES['GV904']}: {error}\n  try: {_NARROW}"
             return Examination(outcome=Outcome.INCONCLUSIVE, code="GV904", verdicts=(), reason=reason, **spent)
         return Examination(outcome=Outcome.ERROR, code=error.code, verdicts=(), reason=str(error), **spent)
-    return _concluded(spec, verdicts, forwards=counted.calls, backwards=Passes.backwards - before)
+    return _concluded(subject, verdicts, forwards=counted.calls, backwards=Passes.backwards - before)
 
 
-def _concluded(spec: Any, verdicts: tuple[Verdict, ...], *, forwards: int, backwards: int) -> Examination:
+def _concluded(subject: Subject, verdicts: tuple[Verdict, ...], *, forwards: int, backwards: int) -> Examination:
     if not verdicts:
         reason = "no input, or no output, has an element: there is no gradient to check"
         return Examination(
@@ -103,7 +104,7 @@ def _concluded(spec: Any, verdicts: tuple[Verdict, ...], *, forwards: int, backw
         )
     worst = of_case(verdicts)
     result = conclude([worst], claim="vjp", device="cpu", dtype="float64", cases=Cases(run=1))
-    result = _with_finding(spec, result)
+    result = _with_finding(subject, result)
     return Examination(
         outcome=result.outcome,
         code=result.code,
@@ -114,7 +115,8 @@ def _concluded(spec: Any, verdicts: tuple[Verdict, ...], *, forwards: int, backw
     )
 
 
-def _with_finding(spec: Any, result: Any) -> Any:
+def _with_finding(subject: Subject, result: Result) -> Result:
     import msgspec
 
-    return msgspec.structs.replace(result, finding=explain(spec, result, runs=0))
+    told = explain(subject.spec, result, runs=0, locate=lambda: wrong_entries(subject))
+    return msgspec.structs.replace(result, finding=told)

@@ -19,6 +19,8 @@ from gradverify.cases.signatures import resolved
 from gradverify.cases.strategies import allowed, cases, pinned
 from gradverify.cases.sweep import spread, sweep
 from gradverify.checks import CHECKS
+from gradverify.checks.entries import wrong_entries
+from gradverify.checks.subject import at
 from gradverify.diagnosis.explain import REMEDIES, explain, remedy_of_raised
 from gradverify.diagnosis.figures import illustrated
 from gradverify.diagnosis.repro import repro
@@ -28,6 +30,7 @@ from gradverify.engine.search import Found, search
 from gradverify.engine.threads import largest, threads_for
 from gradverify.errors import CannotJudgeError, NotApplicableError, OpError
 from gradverify.judge import conclude, judge, of_case
+from gradverify.numerics.culprits import Culprits
 from gradverify.numerics.draws import careful
 from gradverify.records.case import Case, tally
 from gradverify.records.claims import CLAIMS, selected
@@ -324,7 +327,9 @@ class _Trial:
             )
             result = msgspec.structs.replace(result, finding=finding, reason=said)
             return _unverifiable(result) if result.code == "GV904" else result
-        told = explain(self.spec, result, runs=found.shrinks, fails=self._likewise(result))
+        told = explain(
+            self.spec, result, runs=found.shrinks, fails=self._likewise(result), locate=lambda: self._entries(result)
+        )
         return msgspec.structs.replace(result, finding=told, code=result.code if told is None else told.code)
 
     def _likewise(self, result: Result) -> Callable[[Case], bool | None]:
@@ -338,6 +343,14 @@ class _Trial:
             return verdict.outcome is Outcome.FAIL and verdict.code == result.code
 
         return fails
+
+    def _entries(self, result: Result) -> Culprits | None:
+        """The wrong entries of the failing case; None where time is up."""
+        if result.worst is None or (self.deadline is not None and time.monotonic() > self.deadline):
+            return None
+        case = result.worst.evidence.case
+        with torch.random.fork_rng(enabled=self.spec.stochastic), threads_for(largest(self.spec, case)):
+            return wrong_entries(at(self.spec, case))
 
     def _replayed(self, verdict: Verdict) -> Verdict:
         """A failure counts when the same case fails again."""

@@ -27,7 +27,7 @@ def held(trial: Trial, probes: list[Probe], seen: Picture) -> list[Measurement] 
             v, claim, lost = _claim(trial, probes[0], seen)
         if lost.any():
             return lost
-        out += [_test(trial, probe, k, seen, v, claim) for k, probe in enumerate(probes)]
+        out += [beside(trial, probe, k, seen, v, claim) for k, probe in enumerate(probes)]
     return out
 
 
@@ -52,7 +52,8 @@ def _claim(trial: Trial, probe: Probe, seen: Picture) -> tuple[Array, Array, Boo
     return v, claim, ~np.isfinite(claim) & (probe.direction != 0)
 
 
-def _test(trial: Trial, probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measurement:
+def beside(trial: Trial, probe: Probe, k: int, seen: Picture, v: Array, claim: Array) -> Measurement:
+    """What is claimed for the cotangent v beside what probe k of a picture shows."""
     weighed = moments(v, seen.bar[k])
     claimed, slopes = moments(claim, probe.direction), moments(v, seen.value[k])
     bar = min(weighed.absolute, 4 * weighed.norm) + 8 * probe.problem.unit * claimed.norm
