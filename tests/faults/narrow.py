@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from gradverify.records.spec import Dim
-from tests.faults.record import NONEMPTY, SMALL, Domain, Rule, arg, index, pair
+from tests.faults.record import NONEMPTY, SMALL, AutocastRule, Domain, Rule, arg, index, pair
 
 fault = partial(pair, cls="narrow", primary="precision")
 BF16, FP16, FP32 = {"dtypes": ("bfloat16",)}, {"dtypes": ("float16",)}, {"dtypes": ("float32",)}
@@ -98,7 +98,7 @@ def product(a, b):
     return a @ b
 
 
-class Product(Rule):
+class Product(AutocastRule):
     """[m k], [k n] -> [m n], added up in float32."""
 
     @staticmethod
