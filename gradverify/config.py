@@ -44,10 +44,10 @@ class Override(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """Where every run writes its report."""
+    """Where every run writes its report, and in which formats beside the JSON; `events` keeps every case."""
 
     dir: str | None = None
-    formats: tuple[Literal["json"], ...] = ("json",)
+    formats: tuple[Literal["json", "html", "junit", "sarif", "md", "events"], ...] = ("json",)
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):

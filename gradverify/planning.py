@@ -27,6 +27,7 @@ def plan_of(
     seed: int | None = None,
     max_time: str | None = None,
     max_failures: int | None = None,
+    trail: bool = False,
 ) -> Plan:
     """The plan that options and configuration make together; names may be given as `a,b`.
 
@@ -49,6 +50,7 @@ def plan_of(
         max_seconds=seconds(limit) if limit else None,
         max_failures=max_failures,
         profile=name,
+        trail=trail,
     )
 
 

@@ -49,6 +49,12 @@ def _env(name: str) -> dict[str, Any]:
 @click.option(
     "--report", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json into this directory too."
 )
+@click.option(
+    "--events",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write every case there as NDJSON, as it is judged.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="One line a failure, nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Add times, power and everything measured in the worst case.")
 @click.option("--no-color", is_flag=True, help="No colours; NO_COLOR and FORCE_COLOR work too.")

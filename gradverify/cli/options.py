@@ -28,6 +28,7 @@ class Request:
     format: Format | None
     output_file: Path | None
     report: Path | None
+    events: Path | None
     quiet: bool
     verbose: bool
     no_colour: bool
@@ -52,12 +53,14 @@ def request(given: Mapping[str, Any], config: Config) -> Request:
             config,
             **{n: given[n] for n in ("profile", "checks", "skip", "device", "dtype", "examples", "seed", "max_time")},
             max_failures=1 if given["fail_fast"] else given["max_fail"],
+            trail=bool(given["events"] or (report and "events" in config.report.formats)),
         ),
         policy=Policy(strict=not given["allow_inconclusive"]),
         require=devices_named(split(given["require"]) or config.require),
         format="json" if given["as_json"] else given["format"],
         output_file=given["output_file"],
         report=report,
+        events=given["events"],
         quiet=given["quiet"],
         verbose=given["verbose"],
         no_colour=given["no_color"],

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from gradverify.errors import UsageError
-from gradverify.records.names import did_you_mean
 from gradverify.reports.json_ import write
 from gradverify.reports.style import Style
 
@@ -37,23 +35,6 @@ def emit(text: str) -> bool:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
-
-
-def output_file(path: Path, option: str = "--output-file") -> Path:
-    """A file that can be written when the run is over; made sure of before it. Raises UsageError.
-
-    An existing Python file is refused: the option swallowed a target.
-    """
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: is a directory; name a file.")
-    if path.suffix == ".py":
-        raise UsageError(f"{option} {path}: is Python source; name a text or JSON file, and targets separately.")
-    if not path.absolute().parent.is_dir():
-        near = did_you_mean(path.parent.name, [p.name for p in path.parent.parent.glob("*/")])
-        raise UsageError(f"{option} {path}: its directory does not exist{near}; make it first.")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise UsageError(f"{option} {path}: cannot be written; name another file.")
-    return path
 
 
 def save(text: str, path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from gradverify.cli import output
 from gradverify.cli.exit_codes import exit_code
 from gradverify.errors import UsageError
 from gradverify.records.run import Run
-from gradverify.reports import json_
+from gradverify.reports import formats, json_
 from gradverify.reports.console import View, render
 from gradverify.reports.findings import Entry, baselined, expected, findings, timeless
 from gradverify.reports.merge import merged
@@ -56,7 +56,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     seen = {e.fingerprint for e in findings(run)}
     run = run if known is None else baselined(run, known)
     for option, path in outputs.items():
-        _write(_FORMATS[option](run, given), path)
+        _write(_made(run, option, given), path)
     if given["github"]:
         _github(run, given)
     if given["opened"]:
@@ -69,53 +69,14 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     ctx.exit(exit_code(run, strict=not given["allow_inconclusive"]) if judged else 0)
 
 
-def _json(run: Run, _: Mapping[str, Any]) -> str:
-    return json_.dumps(run)
-
-
-def _junit(run: Run, given: Mapping[str, Any]) -> str:
-    from gradverify.reports.junit import junit
-
-    return junit(run, strict=not given["allow_inconclusive"])
-
-
-def _sarif(run: Run, given: Mapping[str, Any]) -> str:
-    from gradverify.reports.sarif import sarif
-
-    return sarif(run, compared=given["baseline"] is not None)
-
-
-def _md(run: Run, _: Mapping[str, Any]) -> str:
-    from gradverify.reports.markdown import markdown
-
-    return markdown(run)
-
-
-def _html(run: Run, _: Mapping[str, Any]) -> str:
-    from gradverify.reports.html import html
-
-    return html(run)
-
-
-def _events(run: Run, _: Mapping[str, Any]) -> str:
-    from gradverify.reports.events import events
-
-    return events(run)
-
-
-_FORMATS: dict[str, Callable[[Run, Mapping[str, Any]], str]] = {
-    "html": _html,
-    "json": _json,
-    "junit": _junit,
-    "sarif": _sarif,
-    "md": _md,
-    "events": _events,
-}
+def _made(run: Run, name: str, given: Mapping[str, Any]) -> str:
+    strict, compared = not given["allow_inconclusive"], given["baseline"] is not None
+    return formats.made(run, name, strict=strict, compared=compared)
 
 
 def _outputs(given: Mapping[str, Any]) -> dict[str, Path]:
     """Where each format goes, made sure of before anything is read. Raises UsageError."""
-    outputs: dict[str, Path] = {option: given[option] for option in _FORMATS if given[option]}
+    outputs: dict[str, Path] = {option: given[option] for option in formats.FILES if given[option]}
     streamed = [f"--{option} -" for option, path in outputs.items() if path == _STDOUT]
     streamed += ["--github"] if given["github"] else []
     if len(streamed) > 1:
@@ -124,7 +85,7 @@ def _outputs(given: Mapping[str, Any]) -> dict[str, Path]:
         raise UsageError("--open shows a file: name it, for example --html report.html --open.")
     for option, path in outputs.items():
         if path != _STDOUT:
-            output.output_file(path, f"--{option}")
+            json_.output_file(path, f"--{option}")
     return outputs
 
 
@@ -175,7 +136,7 @@ def _github(run: Run, given: Mapping[str, Any]) -> None:
     if summary and not given["md"]:
         try:
             with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(_md(run, given))
+                file.write(_made(run, "md", given))
         except OSError as error:
             raise UsageError(f"GITHUB_STEP_SUMMARY={summary}: {(error.strerror or str(error)).lower()}.") from error
 

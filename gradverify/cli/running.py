@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +15,7 @@ import msgspec
 
 from gradverify import failures
 from gradverify.cli import last, output
+from gradverify.cli.events import Events, emptied
 from gradverify.cli.exit_codes import exit_code
 from gradverify.cli.options import Request
 from gradverify.cli.progress import Progress
@@ -28,7 +29,7 @@ from gradverify.records.policy import Plan, Policy
 from gradverify.records.run import Environment, Invocation, OpRun, Run, Tool, Unusable, absent, totals
 from gradverify.records.spec import Spec
 from gradverify.records.verdict import Result
-from gradverify.reports import json_
+from gradverify.reports import formats, json_
 from gradverify.reports.console import Console, Form, View, render
 from gradverify.reports.style import Style
 
@@ -39,7 +40,9 @@ _TABLE_FROM = 4
 def verify_request(request: Request) -> int:
     """Do what the request says; the exit code. Raises UsageError before anything is run, never after."""
     report = json_.prepare(request.report) if request.report else None
-    target = output.output_file(request.output_file) if request.output_file else None
+    target = json_.output_file(request.output_file) if request.output_file else None
+    if request.events:
+        emptied(request.events)
     as_json = request.format == "json"
     with output.only_ours() if as_json else nullcontext():
         run, bug = _verified(request, streamed=not as_json and target is None)
@@ -98,6 +101,7 @@ class _Listener:
         self._console = Console(self._write, _view(request, len(specs), style)) if streamed else None
         self._request = request
         self._targets = targets
+        self._events = Events(request.events) if request.events else None
         self.note = ""
 
     def begin(self, environment: Environment) -> None:
@@ -115,6 +119,8 @@ class _Listener:
     def result(self, spec: Spec, result: Result) -> None:  # noqa: ARG002 the engine names the spec that it has started
         self.ops[-1] = msgspec.structs.replace(self.ops[-1], checks=(*self.ops[-1].checks, result))
         self._progress.advanced()
+        if self._events:
+            self._events.result(self.ops[-1], result)
         if self._console:
             self._console.result(result)
 
@@ -129,6 +135,9 @@ class _Listener:
 
     def finish(self, run: Run) -> None:
         self._progress.close()
+        if self._events:
+            self._events.finish(run)
+            self.note = self.note or self._events.note
         if self._console:
             self._console.finish(run)
 
@@ -248,16 +257,16 @@ def _keep(run: Run, request: Request, report: Path | None) -> None:
     """Write the report and the memory of `list`; a failure to do so is said, and changes no verdict."""
     notes = [last.keep(run, Path(request.config.root))]
     if report:
-        notes.append(_written(lambda: output.save(json_.dumps(run), report), request, f"report: {report}"))
+        notes.append(_reports(run, request, report))
     missing = absent(run, request.require)
     notes += [f"required device absent: nothing ran on {', '.join(missing)}"] if missing else []
     for note in filter(None, notes):
         click.echo(note, err=True)
 
 
-def _written(write: Callable[[], None], request: Request, done: str) -> str:
+def _reports(run: Run, request: Request, report: Path) -> str:
     try:
-        write()
+        files = formats.write(run, report.parent, request.config.report.formats, strict=request.policy.strict)
     except UsageError as error:
         return str(error)
-    return "" if request.quiet else done
+    return "" if request.quiet else f"report: {', '.join(map(str, files))}"

@@ -39,7 +39,7 @@ from gradverify.records.evidence import Estimate, Evidence
 from gradverify.records.finding import Finding
 from gradverify.records.policy import OFF, Plan, Policy
 from gradverify.records.spec import Spec, Times, Tolerance
-from gradverify.records.verdict import Cases, Outcome, Result, Verdict
+from gradverify.records.verdict import Cases, Judged, Outcome, Result, Verdict
 
 FEW = {
     "purity": 10,
@@ -68,6 +68,9 @@ NARROW = ("bfloat16", "float16")
 
 BY_DIFFERENCES = ("forward", "vjp", "edges", "special", "jvp", "adjoint", "double_backward", "complex")
 """Claims that rest on differences, or on digits that a narrow dtype does not have: `precision` stands for them."""
+
+AROUND = "around the failure"
+"""How cases come about once one has failed: to shrink it, to be sure of it, to see what matters."""
 
 OWN = ("forward", "backward")
 """Stages at which an exception is the op's own, not the reference's or the surrogate's."""
@@ -161,6 +164,8 @@ class _Trial:
         self.pinned = pinned(spec, claim, dtype=dtype, device=device)
         self.refused: tuple[Case, OpError] | None = None
         self.careful = False
+        self.swept: frozenset[Case] = frozenset()
+        self.trail: list[Judged] = []
 
     def result(self) -> Result:
         """The Result, with where the time went."""
@@ -184,7 +189,7 @@ class _Trial:
         result = self._concluded(found)
         total, op = time.perf_counter() - began, Clock.seconds - op
         seconds = {"op": op, "judging": max(self.judging - op, 0.0), "generation": max(total - self.judging, 0.0)}
-        return msgspec.structs.replace(result, seconds=seconds)
+        return msgspec.structs.replace(result, seconds=seconds, trail=tuple(self.trail))
 
     def alone(self, case: Case) -> Result:
         """The Result of one case, which is neither shrunk nor tried again."""
@@ -197,7 +202,9 @@ class _Trial:
 
     def _swept(self, seed: int) -> tuple[tuple[Case, Pins], ...]:
         every = sweep(self.spec, self.claim, dtype=self.dtype, device=self.device, seed=seed)
-        return spread(every, max(math.ceil(len(every) * self.plan.examples / WHOLE), 1))
+        swept = spread(every, max(math.ceil(len(every) * self.plan.examples / WHOLE), 1))
+        self.swept = frozenset(case for case, _ in swept)
+        return swept
 
     def _not_applicable(self) -> str:
         if not available(self.device):
@@ -227,7 +234,7 @@ class _Trial:
 
     def _judge(self, case: Case) -> Verdict | None:
         """The first fault is judged once more, with its scatter measured at many points; what follows, only so."""
-        began = time.perf_counter()
+        began, verdict = time.perf_counter(), None
         try:
             verdict = self._judged(case)
             if verdict is not None and verdict.outcome is Outcome.FAIL and not self.careful:
@@ -236,7 +243,22 @@ class _Trial:
                 self.careful = verdict is not None and verdict.outcome is Outcome.FAIL
             return verdict
         finally:
-            self.judging += time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self.judging += seconds
+            if self.plan.trail:
+                self.trail.append(self._noted(case, verdict, seconds))
+
+    def _noted(self, case: Case, verdict: Verdict | None, seconds: float) -> Judged:
+        last = self.trail[-1] if self.trail else None
+        failed = last is not None and (last.how == AROUND or last.outcome in (Outcome.FAIL, Outcome.ERROR))
+        known = "given by the spec" if case in self.pinned else "swept" if case in self.swept else "drawn"
+        how = AROUND if failed else known
+        bare = msgspec.structs.replace(case, data=None)
+        if verdict is None:
+            return Judged(case=bare, how=how, seconds=seconds)
+        return Judged(
+            case=bare, how=how, outcome=verdict.outcome, code=verdict.code, moot=verdict.moot, seconds=seconds
+        )
 
     def _judged(self, case: Case) -> Verdict | None:
         if not allowed(self.spec, case):

@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--gv-seed", type=int, metavar="N", help="Same seed, same cases.")
     group.addoption("--gv-max-time", metavar="TIME", help="Draw no more cases after 30s, 20m, 1h.")
     group.addoption("--gv-report", metavar="DIR", help="Write report.json into this directory.")
+    group.addoption("--gv-events", metavar="FILE", help="Write every case as NDJSON, as Hypothesis' observations are.")
     group.addoption(
         "--gv-replay", **{**some, "metavar": "ID[,ID]"}, help="Only these failures: the kept cases, tried again."
     )

@@ -12,7 +12,7 @@ from gradverify.errors import GradverifyError
 from gradverify.planning import replace
 from gradverify.pytest_plugin.settings import settings
 from gradverify.records.run import OpRun, Run, absent, from_json
-from gradverify.reports import json_
+from gradverify.reports import formats, json_
 from gradverify.reports.console import View, render
 from gradverify.reports.lines import relative
 from gradverify.reports.merge import merged
@@ -34,16 +34,18 @@ def whole(parts: Sequence[str], config: pytest.Config, *, began: float, interrup
 
 
 def write(run: Run, session: pytest.Session) -> list[str]:
-    """Write the report where the options say; what is to be told of it. The run fails where that cannot be done."""
-    target = settings(session.config).report
-    if target is None:
-        return []
+    """Write what the options ask for; what is to be told of it. The run fails where that cannot be done."""
+    own, files = settings(session.config), []
     try:
-        json_.write(json_.dumps(run), target)
+        if own.report is not None:
+            files += formats.write(run, own.report.parent, own.config.report.formats, strict=own.strict)
+        if own.events is not None:
+            json_.write(formats.made(run, "events"), own.events)
+            files.append(own.events)
     except GradverifyError as error:
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
         return [f"no report: {error}"]
-    return [f"report: {relative(str(target.absolute()))}"]
+    return [f"report: {', '.join(relative(str(f.absolute())) for f in files)}"] if files else []
 
 
 def required(run: Run, session: pytest.Session) -> list[str]:

@@ -22,6 +22,7 @@ from gradverify.records.described import described
 from gradverify.records.policy import Plan, Policy
 from gradverify.records.spec import Spec
 from gradverify.reports import json_
+from gradverify.reports.json_ import output_file
 
 _NAMES = ("profile", "checks", "skip", "device", "dtype", "seed", "max_time", "examples")
 _NUMBERS = ("seed", "examples")
@@ -37,6 +38,7 @@ class Settings:
     given: Mapping[str, Any]
     strict: bool
     report: Path | None
+    events: Path | None = None
     require: tuple[str, ...] = ()
     replays: tuple[Failure, ...] = ()
     worker: Mapping[str, Any] = field(default_factory=dict)
@@ -45,6 +47,11 @@ class Settings:
     def files(self) -> frozenset[Path]:
         """The files that the project's globs name."""
         return frozenset(project_files(self.config))
+
+    @property
+    def trail(self) -> bool:
+        """Whether results are to keep every case."""
+        return self.events is not None or "events" in self.config.report.formats
 
     @cached_property
     def began(self) -> float:
@@ -59,7 +66,8 @@ class Settings:
         policy = Policy(strict=self.strict and not marked.get("allow_inconclusive"), digits=marked.get("digits"))
         override = self.config.override_for(spec.name, described(spec).target)
         fixed = frozenset(n for n in NARROWING if n in named)
-        plan, policy = overridden(plan_of(self.config, **named), policy, override, fixed)
+        whole = plan_of(self.config, **named, trail=self.trail)
+        plan, policy = overridden(whole, policy, override, fixed)
         return self._same_everywhere(plan, named), policy
 
     def deadline(self, plan: Plan) -> float | None:
@@ -94,11 +102,13 @@ def _read(config: pytest.Config) -> Settings:
     directory = config.getoption("gv_report") or own.report.dir
     report = Path(own.root, directory) if directory and not config.getoption("gv_report") else directory
     worker = getattr(config, "workerinput", None)
+    events = config.getoption("gv_events")
     return Settings(
         config=own,
         given=given,
         strict=not config.getoption("gv_allow_inconclusive"),
         report=json_.prepare(Path(report)) if report and worker is None else None,
+        events=output_file(Path(events), "--gv-events") if events else None,
         require=devices_named(split(_given(config, "require") or own.require)),
         replays=tuple(_replays(config, own)),
         worker=worker or {},

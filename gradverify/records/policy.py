@@ -25,7 +25,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is tried: claims (empty: all), devices, dtypes (empty: the spec's), cases a claim, seed, time limit."""
+    """What is tried: claims (empty: all), devices, dtypes (empty: the spec's), cases a claim, seed, time limit.
+
+    `trail`: whether the results keep every case.
+    """
 
     claims: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
@@ -36,6 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     max_seconds: float | None = None
     max_failures: int | None = None
     profile: str = "dev"
+    trail: bool = False
 
 
 OFF = MappingProxyType({"dev": ("transforms.compile",)})

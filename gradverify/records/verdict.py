@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence, Fact
 from gradverify.records.finding import Finding
 
@@ -55,13 +56,27 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     loosened: str = ""
 
 
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """One case of a trail: the recipe without its data, how it came about, what became of it, and how long that took.
+
+    `outcome` is None where `where`, the reference or the op refused the case. `moot`: nothing can be judged there.
+    """
+
+    case: Case
+    how: str
+    outcome: Outcome | None = None
+    code: str = ""
+    moot: bool = False
+    seconds: float = 0.0
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one claim on one device in one dtype: a line, a JSON row, a pytest item.
 
     `resolution` is the largest (worst) relative fault that could have hidden in a passing claim; NaN where unknown.
     `seconds` holds the wall time by phase: `op`, `generation`, `judging`. `measured`: facts of the op beside the
     verdict, such as what it saves for backward. `tried`: what the cases were like, how often each. `budget`: of
-    `precision` only.
+    `precision` only. `trail`: every case, where a run was asked to keep them.
     """
 
     claim: str
@@ -81,3 +96,4 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     tried: dict[str, dict[str, int]] = {}
     xfailed: str = ""
     budget: Budget | None = None
+    trail: tuple[Judged, ...] = ()

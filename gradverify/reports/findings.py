@@ -101,7 +101,8 @@ def _timeless(result: Result) -> Result:
     worst = result.worst
     if worst is not None:
         worst = replace(worst, evidence=replace(worst.evidence, facts=_untimed(worst.evidence.facts)))
-    return replace(result, seconds={}, measured=_untimed(result.measured), worst=worst)
+    trail = tuple(replace(judged, seconds=0.0) for judged in result.trail)
+    return replace(result, seconds={}, measured=_untimed(result.measured), worst=worst, trail=trail)
 
 
 def _untimed(facts: dict[str, Fact]) -> dict[str, Fact]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gradverify.errors import UsageError
+from gradverify.records.names import did_you_mean
 from gradverify.records.run import SCHEMA, Run, from_json, to_json
 
 NAME = "report.json"
@@ -45,6 +46,23 @@ def prepare(directory: Path) -> Path:
     if target.exists() and not is_ours(target):
         raise UsageError(f"--report {directory}: its {NAME} was not written by gradverify; name another directory.")
     return target
+
+
+def output_file(path: Path, option: str = "--output-file") -> Path:
+    """A file that can be written when the run is over; made sure of before it. Raises UsageError.
+
+    An existing Python file is refused: the option swallowed a target.
+    """
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a directory; name a file.")
+    if path.suffix == ".py":
+        raise UsageError(f"{option} {path}: is Python source; name a text or JSON file, and targets separately.")
+    if not path.absolute().parent.is_dir():
+        near = did_you_mean(path.parent.name, [p.name for p in path.parent.parent.glob("*/")])
+        raise UsageError(f"{option} {path}: its directory does not exist{near}; make it first.")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"{option} {path}: cannot be written; name another file.")
+    return path
 
 
 def is_ours(path: Path) -> bool:

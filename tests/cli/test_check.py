@@ -161,6 +161,32 @@ def test_the_configured_report_is_written_below_the_project(project, engine, gra
     assert (project / "r" / "report.json").is_file()
 
 
+def test_the_configured_formats_are_written_beside_it(project, engine, gradverify_) -> None:
+    (project / "pyproject.toml").write_text('[tool.gradverify]\nreport = { dir = "r", formats = ["html", "events"] }\n')
+    answer = gradverify_("check", "scale")
+    assert sorted(path.name for path in (project / "r").iterdir()) == ["events.ndjson", "index.html", "report.json"]
+    assert "index.html" in answer.err
+    (_, plan, _), *_ = engine.calls
+    assert plan.trail
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_events_are_written_as_they_happen(at, project, engine, gradverify_) -> None:
+    engine.breaks = (at, KeyboardInterrupt())
+    (project / "run.ndjson").write_text("of an earlier run\n")
+    gradverify_("check", "scale", "--events", "run.ndjson")
+    lines = [json.loads(line) for line in (project / "run.ndjson").read_text().splitlines()]
+    assert [line["property"] for line in lines][:at] == [f"scale::{c}[cpu-float64]" for c in ("vjp", "linear")[:at]]
+    assert lines[-1]["title"] == "not covered"
+
+
+def test_events_do_not_mix_with_the_report_on_standard_output(project, engine, gradverify_) -> None:
+    answer = gradverify_("check", "scale", "--events", "-")
+    assert answer.code == 2
+    assert "--events -: standard output has the report; name a file" in answer.err
+    assert engine.calls == []
+
+
 @pytest.mark.parametrize("at", [0, 1])
 def test_ctrl_c_keeps_and_prints_what_was_verified(at, project, engine, gradverify_) -> None:
     engine.breaks = (at, KeyboardInterrupt())

@@ -1,7 +1,9 @@
 """A verification: one result per claim, device and dtype, and nothing else changed."""
 
+import msgspec
 import pytest
 import torch
+from msgspec.structs import replace
 from torch.autograd import Function
 
 from gradverify.engine import verify as engine
@@ -334,3 +336,23 @@ def test_digits_of_the_spec_turn_imprecise_into_wrong():
     assert said(one(spec(Narrow))) == ("PASS", "GV602")
     assert said(one(spec(Narrow, digits=7.0))) == ("PASS", "GV602")
     assert one(spec(Narrow, digits=9.0)).outcome is Outcome.FAIL
+
+
+def test_a_trail_has_every_case_how_it_came_about_and_what_became_of_it():
+    right, wrong = one(spec(), trail=True), one(spec(op=Triple), trail=True)
+    judged = [j for j in right.trail if j.outcome is not None]
+    assert len(judged) == right.cases.run
+    assert {j.how for j in right.trail} == {"swept", "drawn"}
+    assert {j.outcome for j in judged} == {Outcome.PASS}
+    assert all(j.seconds > 0 and j.case.claim == "vjp" for j in right.trail)
+    first = [j.outcome for j in wrong.trail].index(Outcome.FAIL)
+    assert {j.how for j in wrong.trail[first + 1 :]} == {"around the failure"}
+    assert one(spec()).trail == ()
+
+
+def test_a_trail_changes_no_case():
+    def settled(result):
+        return msgspec.json.encode(replace(result, seconds={}, trail=()))
+
+    for op in (Double, Triple):
+        assert settled(one(spec(op=op), trail=True)) == settled(one(spec(op=op)))

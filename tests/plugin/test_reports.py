@@ -15,6 +15,9 @@ from tests.reports.runs import VJP_FAIL
 
 OPTIONS = ("--gv-checks", "vjp,linear", "--gv-examples", "2")
 SCHEMA = json.loads((ROOT / "specs" / "report.schema.json").read_text())
+OBSERVATION = jsonschema.Draft202012Validator(
+    json.loads((ROOT / "tests" / "schemas" / "observations.json").read_text())
+)
 
 
 def report(folder: Path) -> dict:
@@ -29,6 +32,7 @@ def settled(found: dict) -> dict:
     for op in found["ops"]:
         for check in op["checks"]:
             check["seconds"] = {}
+            check["trail"] = [{**judged, "seconds": 0.0} for judged in check["trail"]]
             for verdict in filter(None, [check["worst"]]):
                 verdict["evidence"]["facts"].pop("seconds", None)
     return found
@@ -114,6 +118,44 @@ def test_without_times_all_formats_of_two_runs_are_the_same_bytes(suite: Project
         assert command_line(["report", name, "--no-times", *files]) == 0
     for each in formats:
         assert (suite.path / f"one.{each}").read_bytes() == (suite.path / f"two.{each}").read_bytes(), each
+
+
+def observed(path: Path) -> list[dict]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        OBSERVATION.validate(line)
+    return lines
+
+
+def test_every_case_is_an_event_however_many_processes_judge(suite: Project) -> None:
+    suite.run(*OPTIONS, "--gv-report", "out", "--gv-events", "one.ndjson")
+    suite.start(*OPTIONS, "--gv-events", "two.ndjson", "-n2", plugins=("xdist",))
+    one, two = (observed(suite.path / name) for name in ("one.ndjson", "two.ndjson"))
+    cases = [line for line in one if line["type"] == "test_case"]
+    found = report(suite.path / "out")
+    for op in found["ops"]:
+        for check in op["checks"]:
+            mine = [c for c in cases if c["property"] == f"{op['spec']}::{check['claim']}[cpu-float64]"]
+            assert len(mine) == len(check["trail"]) >= check["cases"]["run"]
+            assert (check["outcome"] == "FAIL") is any(c["status"] == "failed" for c in mine)
+    assert [c["representation"] for c in cases] == [c["representation"] for c in two if c["type"] == "test_case"]
+
+
+def test_no_case_is_kept_unless_it_is_asked_for(suite: Project) -> None:
+    suite.run(*OPTIONS, "--gv-report", "out")
+    assert {len(c["trail"]) for op in report(suite.path / "out")["ops"] for c in op["checks"]} == {0}
+
+
+def test_the_configuration_names_further_formats(project: Project, answers: Answers) -> None:
+    answers.of["vjp"] = VJP_FAIL
+    table = 'report = { dir = "out", formats = ["html", "junit", "sarif", "md", "events"] }'
+    project.write("pyproject.toml", f"[tool.gradverify]\n{table}\n")
+    project.write("test_ops.py", HEAD + spec("scale"))
+    done = project.run("--gv-checks", "vjp")
+    files = ["report.json", "index.html", "junit.xml", "gradverify.sarif", "summary.md", "events.ndjson"]
+    done.stdout.fnmatch_lines([f"report: {', '.join(f'out/{name}' for name in files)}"])
+    assert all("GV199" in (project.path / "out" / name).read_text() for name in files)
+    assert answers.plans[0].trail
 
 
 def test_what_the_suite_reports_is_what_the_command_line_reports(suite: Project) -> None:

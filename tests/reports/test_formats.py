@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import jsonschema
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from gradverify.records.finding import Location
 from gradverify.records.run import OpRun, Run, from_json, to_json
-from gradverify.records.verdict import Outcome
+from gradverify.records.verdict import Judged, Outcome
 from gradverify.reports.events import events
 from gradverify.reports.findings import Entry, baselined, expected, findings, timeless
 from gradverify.reports.github import workflow_commands
@@ -187,11 +188,49 @@ def test_what_is_no_sarif_is_no_baseline(document: object) -> None:
         fingerprints(document)
 
 
-def test_events_fit_the_schema_of_hypothesis(run: Run) -> None:
-    lines = events(run).splitlines()
-    assert len(lines) == len(run.results) + len(run.ops)
+def read(run: Run) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in events(run).splitlines()]
     for line in lines:
-        OBSERVATION.validate(json.loads(line))
+        OBSERVATION.validate(line)
+    return lines
+
+
+def test_events_fit_the_schema_of_hypothesis(run: Run) -> None:
+    assert len(read(run)) == len(run.results) + len(run.ops)
+
+
+TRAIL = (
+    Judged(case=replace(runs.CASE, layouts=(("x", "sliced"),)), how="swept", outcome=Outcome.PASS, seconds=0.25),
+    Judged(case=replace(runs.CASE, seed=8, kwargs=(("eps", math.inf),)), how="drawn"),
+    Judged(case=replace(runs.CASE, seed=9), how="drawn", outcome=Outcome.INCONCLUSIVE, code="GV302", moot=True),
+    Judged(case=replace(runs.CASE, seed=10), how="drawn", outcome=Outcome.FAIL, code="GV199"),
+)
+
+
+def test_a_case_that_was_kept_is_an_event_with_its_recipe_and_what_became_of_it() -> None:
+    lines = read(runs.run(runs.op(replace(runs.VJP_FAIL, trail=TRAIL), spec="s")))[:-1]
+    assert [line["status"] for line in lines] == ["passed", "gave_up", "gave_up", "failed"]
+    assert [line["how_generated"] for line in lines] == ["swept", "drawn", "drawn", "drawn"]
+    assert {line["property"] for line in lines} == {"s::vjp[cpu-float64]"}
+    assert len({line["representation"] for line in lines}) == 4
+    assert lines[0]["features"] | {"size k": 1, "layout x": "sliced", "outcome": "PASS"} == lines[0]["features"]
+    assert lines[0]["arguments"]["dims"] == {"b": [1], "k": 1, "n": 1}
+    assert lines[0]["timing"] == {"execute:test": 0.25}
+    assert lines[1]["status_reason"].startswith("refused by where=")
+    assert lines[1]["arguments"]["kwargs"] == {"eps": "inf"}
+    assert lines[2]["status_reason"] == "nothing can be judged here: GV302 kink"
+    assert lines[3]["status_reason"] == "GV199 wrong gradient"
+
+
+def test_what_has_no_case_and_what_is_unusable_are_told_in_words() -> None:
+    lines = [line for line in read(runs.run(runs.op(runs.NO_CUDA), runs.MIXED.ops[-1])) if line["type"] != "test_case"]
+    assert [(line["type"], line["title"]) for line in lines] == [
+        ("info", "no case"),
+        ("info", "not covered"),
+        ("alert", "unusable"),
+    ]
+    assert (lines[0]["content"], lines[0]["property"]) == ("no device", "mypkg.ops:FusedLinear::vjp[cuda-float64]")
+    assert lines[2]["content"].startswith("cannot import mypkg.nope")
 
 
 def test_markdown_has_a_row_an_op_and_the_findings() -> None:
