@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gradverify.records.evidence import Evidence
+from gradverify.records.evidence import Evidence, Fact
 from gradverify.records.policy import Policy
 from gradverify.records.verdict import Budget, Cases, Outcome, Result, Verdict
 
@@ -75,6 +75,7 @@ KINDS = {
     ("complex", "refused in backward"): "GV217",
     ("convention", "requires grad"): "GV207",
     ("precision", "bias"): "GV603",
+    ("precision", "range"): "GV604",
     ("special", "shape"): "GV109",
     ("special", "gradient not finite"): "GV111",
     ("special", "output not finite"): "GV208",
@@ -95,8 +96,20 @@ NOTED = (
 """Breaches that leave every gradient right in ordinary use, or are torch's own: PASS, with a warning."""
 AVERAGES = ("bias", "scatter")
 """Relative numbers: what they are relative to is 1."""
-MEASURED = ("saves", "backward in forwards", "attributes", "graph breaks", "marked")
+MEASURED = (
+    "saves",
+    "backward in forwards",
+    "attributes",
+    "graph breaks",
+    "marked",
+    "lost",
+    "subnormals",
+    "growth",
+    "apart",
+)
 """Facts that say something of the op also where nothing is wrong."""
+SHARES = ("lost share", "exponent", "ulps")
+"""What facts of several cases are ordered by: the worst is told."""
 CAUSES = {"kink": "GV302", "jump": "GV301"}
 MOOT = ("kink", "jump", "edge", "smooth", "flat")
 """What may happen at one point of an op that is fine elsewhere. Agreement there, without power, says nothing; a
@@ -325,10 +338,16 @@ def conclude(verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str
         resolution=max(powers, default=float("nan")),
         digits=-math.log10(_off(worst.evidence)) if worst and 0 < _off(worst.evidence) < 1 else float("nan"),
         worst=worst,
-        measured={k: f for v in passing for k, f in v.evidence.facts.items() if k in MEASURED},
+        measured=_measured(passing),
         budget=_budget(passing),
         **common,  # type: ignore[arg-type]
     )
+
+
+def _measured(passing: Sequence[Verdict]) -> dict[str, Fact]:
+    """What was measured beside the verdicts; of several cases the last word, or the worst one."""
+    ordered = sorted(passing, key=lambda v: [float(v.evidence.facts.get(k, -1.0)) for k in SHARES])
+    return {k: f for v in ordered for k, f in v.evidence.facts.items() if k in MEASURED}
 
 
 def _budget(verdicts: Sequence[Verdict]) -> Budget | None:

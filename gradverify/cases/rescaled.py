@@ -16,6 +16,12 @@ from gradverify.records.spec import Arg, Dim, Spec
 LADDER = (4, 8, 16, 32)
 """Sizes that a growth is read off: doubled three times, from where the smallest terms no longer lead."""
 
+PARTS = (64, 8, 1)
+"""Parts of a long size at which an error that adds up is measured."""
+
+LONG = 256
+"""From so many terms on the shortest of PARTS has terms at all."""
+
 GROWN = 3
 """How much larger each size is in a call at other sizes: it changes the parity, and crosses no block by itself."""
 
@@ -64,6 +70,19 @@ def ladders(spec: Spec, case: Case) -> dict[str, tuple[tuple[int, Case], ...]]:
         if len(found) > 1:
             out[letter] = found
     return out
+
+
+def long_letters(spec: Spec, case: Case) -> tuple[str, ...]:
+    """The letters of a case that are long enough for roundings to add up along them, the longest last."""
+    return tuple(sorted((n for n, size in _own(spec, case).items() if size >= LONG), key=lambda n: _own(spec, case)[n]))
+
+
+def shortened(spec: Spec, case: Case, letter: str) -> tuple[tuple[int, Case], ...]:
+    """The case with parts of one letter's size, and with that itself, the shortest first; those that are allowed."""
+    size = _own(spec, case)[letter]
+    tried = dict.fromkeys(_near(_dim(spec, letter), max(size // part, 1)) for part in PARTS)
+    found = ((n, at_sizes(spec, case, {letter: n})) for n in tried)
+    return tuple((n, c) for n, c in found if c is not None)
 
 
 def at_sizes(spec: Spec, case: Case, dims: Mapping[str, int]) -> Case | None:

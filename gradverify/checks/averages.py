@@ -68,6 +68,11 @@ class _Point:
         """The relative error of a quantity as a whole."""
         return spread_of(*self._pair(found, name), self.size(name), unit=self.here.subject.unit)
 
+    def apart(self, name: str) -> float:
+        """The distance of two calls that are alike, as `spread` measures it."""
+        again, size = self.here.recalled(), self.size(name)
+        return spread_of(flat(again[name]), flat(self.here.got[name]), size, unit=self.here.subject.unit)
+
     def _pair(self, found: Results, name: str) -> tuple[Array, Array]:
         """A quantity beside its truth; NaN where it has another shape."""
         truth = self.here.truth[name]
@@ -130,6 +135,8 @@ def _spread(points: Sequence[_Point], name: str) -> Evidence:
     bar = max(quartile([p.spread(p.plain, name) for p in points], 0.75), least)
     if own > Policy().safety * bar:
         bar = max(here.order * quartile([p.spread(p.moved(), name) for p in points], 0.75), bar)
+    if own > Policy().safety * bar and here.sides.narrow.nondeterministic:
+        bar += quartile([p.apart(name) for p in points], 0.75)
     known = np.isfinite(own) and np.isfinite(bar)
     return here.subject.evidence(
         f"the error of {quantity(name)}, all entries together",

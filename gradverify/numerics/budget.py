@@ -34,17 +34,25 @@ class Budget:
     """One error bar of each entry, [n], and what it is made of, each relative to the size of the result.
 
     `plain`: the error of the plain computation; `rounding`: one rounding of the result; `condition`: what one rounding
-    of the inputs does to it.
+    of the inputs does to it; `noise`: how far calls that are alike lie apart, where that is declared.
     """
 
     bar: Array
     plain: float
     rounding: float
     condition: float
+    noise: float = 0.0
 
 
 def budget(
-    truth: Array, moved: Sequence[Array], errors: Sequence[Array], *, unit: float, least: float, order: float = 1.0
+    truth: Array,
+    moved: Sequence[Array],
+    errors: Sequence[Array],
+    *,
+    unit: float,
+    least: float,
+    order: float = 1.0,
+    noise: Array | None = None,
 ) -> Budget:
     """The budget of a result whose exact value is `truth`.
 
@@ -53,7 +61,7 @@ def budget(
     half of the smallest number above zero. `order`: what another order of summation multiplies the condition by. An
     entry's bar is its largest error, or the ratio of errors to (condition + rounding) that most entries stay below,
     times its own, at least once that; and no less than half of the entries are off by: what is small by cancellation
-    keeps the rounding of what has cancelled.
+    keeps the rounding of what has cancelled. `noise` is added to the bars.
     """
     size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
     condition = order * _farthest(truth, moved)
@@ -65,11 +73,13 @@ def budget(
     whole = norm(size) or 1.0
     known = np.maximum(worst, own)[np.isfinite(worst)]
     shared = float(np.median(known)) if known.size else 0.0
+    apart = np.zeros_like(truth) if noise is None else noise
     return Budget(
-        bar=np.maximum(np.where(np.isnan(worst), np.inf, worst), np.maximum(ratio * own, shared)),
+        bar=np.maximum(np.where(np.isnan(worst), np.inf, worst), np.maximum(ratio * own, shared)) + apart,
         plain=norm(worst[np.isfinite(worst)]) / whole,
         rounding=unit,
         condition=norm(condition) / whole,
+        noise=norm(apart) / whole,
     )
 
 

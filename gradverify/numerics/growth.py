@@ -1,4 +1,4 @@
-"""How a number of bytes grows with the sizes of a problem."""
+"""How a number, of bytes or an error, grows with the sizes of a problem."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ WHOLE = 0.02
 
 def exponent(sizes: Sequence[int], amounts: Sequence[float]) -> float:
     """The slope of log amount against log size, by least squares; NaN where fewer than two sizes or an amount is 0."""
-    if len(set(sizes)) < 2 or min(amounts) <= 0 or min(sizes) <= 0:
-        return math.nan
+    return fitted(sizes, amounts)[0]
+
+
+def fitted(sizes: Sequence[int], amounts: Sequence[float]) -> tuple[float, float]:
+    """The exponent and its standard error, from what the line leaves; that is NaN where there are but two sizes."""
+    if len(set(sizes)) < 2 or not min(amounts) > 0 or min(sizes) <= 0:
+        return math.nan, math.nan
     x, y = [math.log(n) for n in sizes], [math.log(a) for a in amounts]
     mx, my = sum(x) / len(x), sum(y) / len(y)
-    return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
+    spread = sum((a - mx) ** 2 for a in x)
+    slope = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / spread
+    left = sum((b - my - slope * (a - mx)) ** 2 for a, b in zip(x, y, strict=True))
+    known = len(set(sizes)) > 2
+    return slope, math.sqrt(left / (len(x) - 2) / spread) if known else math.nan
 
 
 def monomial(amount: float, sizes: Mapping[str, int], exponents: Mapping[str, float]) -> tuple[float, str] | None:

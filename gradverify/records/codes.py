@@ -55,6 +55,7 @@ TITLES = MappingProxyType(
         "GV601": "over the precision budget",
         "GV602": "imprecise",
         "GV603": "bias",
+        "GV604": "lost on the way",
         "GV901": "cannot tell the shapes",
         "GV902": "the op raised",
         "GV903": "the op returned no tensor",

@@ -102,7 +102,15 @@ def _what_held(result: Result) -> str:
     said = _apart(result) or _budget(result) or power or CLAIMS.get(result.claim, "")
     truth = f" ({result.truth}, {result.dtype})" if power and result.truth else ""
     return "; ".join(
-        [*_imprecision(result), said + truth, *_saved(result), *_marked(result), *_breaks(result), *_counts(result)]
+        [
+            *_imprecision(result),
+            said + truth,
+            *_saved(result),
+            *_marked(result),
+            *_breaks(result),
+            *_of_dtype(result),
+            *_counts(result),
+        ]
     )
 
 
@@ -140,6 +148,11 @@ def _breaks(result: Result) -> list[str]:
     """How often the compiler gave a part of the op back to Python: a note, and no fault."""
     breaks = result.measured.get("graph breaks")
     return [count(int(breaks), "graph break")] if isinstance(breaks, int | float) and breaks else []
+
+
+def _of_dtype(result: Result) -> list[str]:
+    """What the dtype, or the machine, loses of gradients that are right."""
+    return [str(result.measured[k]) for k in ("lost", "subnormals") if k in result.measured]
 
 
 def _imprecision(result: Result) -> list[str]:

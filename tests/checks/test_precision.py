@@ -364,4 +364,6 @@ def test_shapes_that_are_not_promised_are_told():
 
 
 def test_resolutions_are_finite_where_it_passes():
-    assert all(not math.isnan(e.resolution) for e in evidence(Softplus, reference=softplus, n=64))
+    found = [e for e in evidence(Softplus, reference=softplus, n=64) if e.facts["kind"] != "range"]
+    assert found
+    assert all(not math.isnan(e.resolution) for e in found)

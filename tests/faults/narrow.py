@@ -507,6 +507,52 @@ class ScaledTanhUnderflows(ScaledTanh):
         return ((ScaledTanh.exact(ctx, g) * 2.0**-20).to(g.dtype) * 2.0**10) * 2.0**10
 
 
+# Out of range at small or large cotangents only.
+
+
+class ScaledTanhSmallOnTheWay(ScaledTanh):
+    """A mean over 1024 that is multiplied by 1024 again: right at cotangents of 1, zero at those of a small loss."""
+
+    @staticmethod
+    def backward(ctx, g):
+        return ((ScaledTanh.exact(ctx, g) / 1024).to(g.dtype).float() * 1024).to(g.dtype)
+
+
+class ScaledTanhLargeOnTheWay(ScaledTanh):
+    """Times 32 in fp16 before it is divided again: infinite where a loss scale has made the cotangents large."""
+
+    @staticmethod
+    def backward(ctx, g):
+        return (ScaledTanh.exact(ctx, g).to(g.dtype) * 32 / 32).to(g.dtype)
+
+
+class ScaledTanhByTwoPowers(ScaledTanh):
+    """Multiplied in float32 and rounded once: no scale in between shows."""
+
+    @staticmethod
+    def backward(ctx, g):
+        return (ScaledTanh.exact(ctx, g) / 1024 * 1024 * 32 / 32).to(g.dtype)
+
+
+class RmsNormSquaredCotangent(RmsNorm):
+    """The size of a row of cotangents by the sum of their squares: finite in float32 up to 1e19 only."""
+
+    @staticmethod
+    def backward(ctx, g):
+        size = g.float().square().sum(-1, keepdim=True).sqrt()
+        return RmsNorm.pulled(ctx, torch.where(size > 0, g / size, g)) * size.to(g.dtype)
+
+
+class RmsNormSizedCotangent(RmsNorm):
+    """The same by its largest entry, a power of two."""
+
+    @staticmethod
+    def backward(ctx, g):
+        top = g.abs().amax(-1, keepdim=True)
+        size = torch.where(top > 0, torch.exp2(torch.floor(torch.log2(top))), torch.ones_like(top))
+        return RmsNorm.pulled(ctx, g / size) * size
+
+
 # Wrong in one dtype.
 
 
@@ -688,6 +734,34 @@ FAULTS = (
     ),
     fault(
         "underflows_on_the_way", wrong=ScaledTanhUnderflows, right=ScaledTanh, args=ROWS, reference=scaled_tanh, **FP16
+    ),
+    fault(
+        "small_cotangents_underflow",
+        wrong=ScaledTanhSmallOnTheWay,
+        right=ScaledTanhByTwoPowers,
+        args=ROWS,
+        reference=scaled_tanh,
+        code="GV604",
+        **FP16,
+    ),
+    fault(
+        "large_cotangents_overflow",
+        wrong=ScaledTanhLargeOnTheWay,
+        right=ScaledTanhByTwoPowers,
+        args=ROWS,
+        reference=scaled_tanh,
+        code="GV604",
+        **FP16,
+    ),
+    fault(
+        "squares_of_cotangents",
+        wrong=RmsNormSquaredCotangent,
+        right=RmsNormSizedCotangent,
+        args=ROWS,
+        dims=WIDE,
+        reference=rms_norm,
+        code="GV604",
+        **FP32,
     ),
     fault("wrong_in_bfloat16_only", wrong=SoftplusHalfOnly, right=Softplus, args=ROWS, reference=softplus, **BF16),
     fault(

@@ -318,6 +318,13 @@ def test_what_an_op_saves_for_backward_stands_beside_memory() -> None:
     )
 
 
+def test_what_a_dtype_loses_of_a_gradient_stands_beside_precision() -> None:
+    lost = "of the gradient of `x` float16 has 3 % rounded to zero; a loss scale of 2^9 saves it"
+    flushed = "numbers below 6e-05 are flushed to zero here, also by plain torch"
+    told = lines_of("precision", measured={"lost": lost, "subnormals": flushed, "growth": "not here"})
+    assert told.endswith(f"values and gradients are as good as the dtype allows; {lost}; {flushed}")
+
+
 def test_how_far_equal_calls_lie_apart_is_told_apart_from_whether_they_are_right() -> None:
     said = lines_of("repeat", code="GV204", digits=14.6)
     assert said.endswith(
