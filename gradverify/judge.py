@@ -328,10 +328,15 @@ def conclude(verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str
         return Result(outcome=wrong.outcome, code=wrong.code, worst=wrong, budget=allowed, **common)  # type: ignore[arg-type]
     if not judged or len(passing) < ENOUGH * len(judged) or _vacuous(verdicts, passing):
         return _open(verdicts, judged, passing, common)
+    middle = _middle(passing)
+    if middle is not None and middle.evidence.resolution > required(middle.evidence):
+        why = "in half of the cases rounding hides all but errors as large as the gradient"
+        return Result(outcome=Outcome.INCONCLUSIVE, code="GV303", reason=why, worst=middle, **common)  # type: ignore[arg-type]
     warned = [v for v in passing if v.code]
     code = Counter(v.code for v in warned).most_common(1)[0][0] if warned else ""
     worst = max(warned, key=lambda v: _off(v.evidence)) if warned else None
-    powers = [v.evidence.resolution for v in passing if math.isfinite(v.evidence.resolution)]
+    powers = [v.evidence.resolution for v in passing if _has_truth(v) and math.isfinite(v.evidence.resolution)]
+    powers += [middle.evidence.resolution] if middle is not None else []
     return Result(
         outcome=Outcome.PASS,
         code=code,
@@ -348,6 +353,20 @@ def _measured(passing: Sequence[Verdict]) -> dict[str, Fact]:
     """What was measured beside the verdicts; of several cases the last word, or the worst one."""
     ordered = sorted(passing, key=lambda v: [float(v.evidence.facts.get(k, -1.0)) for k in SHARES])
     return {k: f for v in ordered for k, f in v.evidence.facts.items() if k in MEASURED}
+
+
+def _has_truth(v: Verdict) -> bool:
+    """Whether a truth was measured: where that says too little, the case is inconclusive by itself."""
+    return "truth" in v.evidence.facts or v.evidence.claim == "precision"
+
+
+def _middle(passing: Sequence[Verdict]) -> Verdict | None:
+    """The case of median resolution among those that hold the op against itself; None where there are none.
+
+    Where a gradient is all cancellation its rounding is as large as it: single cases may say nothing.
+    """
+    own = [v for v in passing if not _has_truth(v) and math.isfinite(v.evidence.resolution)]
+    return sorted(own, key=lambda v: v.evidence.resolution)[len(own) // 2] if own else None
 
 
 def _budget(verdicts: Sequence[Verdict]) -> Budget | None:

@@ -73,7 +73,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one claim on one device in one dtype: a line, a JSON row, a pytest item.
 
-    `resolution` is the largest (worst) relative fault that could have hidden in a passing claim; NaN where unknown.
+    `resolution` is the largest relative fault that could have hidden in a passing claim, in any case that was measured
+    against a truth, in half of those that hold the op against itself; NaN where unknown.
     `seconds` holds the wall time by phase: `op`, `generation`, `judging`. `measured`: facts of the op beside the
     verdict, such as what it saves for backward. `tried`: what the cases were like, how often each. `budget`: of
     `precision` only. `trail`: every case, where a run was asked to keep them.
