@@ -74,6 +74,11 @@ def expected(run: Run) -> list[Entry]:
     return [Entry(op=op, result=r) for op in run.ops for r in op.checks if r.xfailed]
 
 
+def warned(run: Run) -> list[Entry]:
+    """What holds, but with something to know: imprecise, bits that differ, sizes that the op refuses."""
+    return [Entry(op=op, result=r) for op in run.ops for r in op.checks if r.outcome is Outcome.PASS and r.code]
+
+
 def is_bad(result: Result) -> bool:
     """Whether a result is wrong, or could not be judged, and nobody expected that."""
     return result.outcome in _BAD and not result.xfailed

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from gradverify.records.claims import CLAIMS
-from gradverify.records.finding import Gradient
+from gradverify.records.finding import Finding, Gradient, Location
 from gradverify.records.run import OpRun, Run, to_json
 from gradverify.records.verdict import Outcome, Result
 from gradverify.reports import plots
-from gradverify.reports.findings import Entry, expected, findings, is_bad
-from gradverify.reports.lines import headline, place, relative
-from gradverify.reports.style import mark_of
+from gradverify.reports.curves import told
+from gradverify.reports.findings import Entry, expected, findings, is_bad, warned
+from gradverify.reports.lines import body_lines, headline, place, relative
+from gradverify.reports.style import Style, mark_of
 from gradverify.reports.totals import gaps_of
 from gradverify.reports.words import count, duration, number, size
 
@@ -34,7 +38,7 @@ _LEGEND = (
 _OPEN, _TABLED, _TALLIED, _BARS, _SIDE = 10, 30, 50, 12, 32
 """Findings that are open and have figures; those that have tables; ops with
 histograms; bars of one; rows and columns of a map."""
-_MOST_JSON = 1_000_000
+_MOST_JSON = 800_000
 """A run of more is not embedded: the file is to be mailed and opened on a phone."""
 _SHADES = ((0.5, "█"), (1e-1, "▓"), (1e-2, "▒"), (1e-6, "░"))
 
@@ -63,7 +67,10 @@ def _page(run: Run) -> dict[str, Any]:
     marks = Counter(mark_of(r) for r in run.results)
     verdict = _verdict(run)
     claims = [c for c in CLAIMS if any(r.claim == c for r in run.results)]
-    links = {(id(entry.op), id(entry.result)): f"f{k}" for k, entry in enumerate(found)}
+    noted = {"e": expected(run), "w": warned(run)}
+    links = {
+        (id(e.op), id(e.result)): f"{mark}{k}" for mark, es in {"f": found, **noted}.items() for k, e in enumerate(es)
+    }
     return {
         "title": f"gradverify: {verdict['word']}",
         "verdict": verdict,
@@ -78,7 +85,8 @@ def _page(run: Run) -> dict[str, Any]:
         "claims": claims,
         "rows": [row for op in run.ops for row in _rows(op, claims, links)],
         "findings": [_finding(entry, k) for k, entry in enumerate(found)],
-        "expected": [{"name": e.name, "headline": e.headline} for e in expected(run)],
+        "expected": _listed("e", noted["e"]),
+        "warned": _listed("w", noted["w"]),
         "unusable": [{"name": op.spec or op.target, "error": op.error} for op in run.ops if op.error],
         "inputs": [tried for op in run.ops[:_TALLIED] if (tried := _inputs(op))],
         "more_inputs": max(len(run.ops) - _TALLIED, 0),
@@ -138,10 +146,13 @@ def _cell(op: OpRun, result: Result | None, links: Links) -> dict[str, str]:
     return {"mark": mark, "sign": _SIGNS[mark], "title": title, "link": links.get((id(op), id(result)), "")}
 
 
+def _listed(mark: str, entries: Sequence[Entry]) -> list[dict[str, str]]:
+    return [{"id": f"{mark}{k}", "name": e.name, "headline": e.headline} for k, e in enumerate(entries)]
+
+
 def _finding(entry: Entry, k: int) -> dict[str, Any]:
     finding, here = entry.result.finding, entry.location
     frame = finding.frame if finding else ()
-    replay = finding.replay_id if finding else None
     return {
         "id": f"f{k}",
         "mark": "unsure" if entry.result.outcome is Outcome.INCONCLUSIVE else "fail",
@@ -149,11 +160,37 @@ def _finding(entry: Entry, k: int) -> dict[str, Any]:
         "name": entry.name,
         "headline": entry.headline,
         "place": relative(place(here)) if here else "",
-        "frame": [{"number": n, "text": text, "here": here is not None and n == here.line} for n, text in frame],
-        "block": entry.block,
+        "frame": [_framed(n, text, here) for n, text in frame],
+        "block": _measured(entry.result),
         "figures": list(_figures(entry.result, f"f{k}", drawn=k < _OPEN)) if k < _TABLED else [],
-        "commands": [f"gradverify replay {replay}"] if replay else [],
+        "copied": list(_copied(finding)) if finding else [],
     }
+
+
+def _framed(number: int, text: str, here: Location | None) -> dict[str, Any]:
+    """A line of source; of that which is meant, what stands before the place, the place, and what follows."""
+    if here is None or number != here.line:
+        return {"number": number, "here": False, "parts": (text, "", "")}
+    start, end = (here.col - 1, here.end_col - 1) if 0 < here.col < here.end_col else (len(text), len(text))
+    return {"number": number, "here": True, "parts": (text[:start], text[start:end], text[end:])}
+
+
+def _measured(result: Result) -> str:
+    """What the console prints below the claim, less what the page shows elsewhere."""
+    finding = result.finding
+    if finding is not None:
+        finding = replace(
+            finding, location=None, caret=() if finding.frame else finding.caret, repro="", replay_id=None
+        )
+    return textwrap.dedent("\n".join(body_lines(replace(result, finding=finding), style=Style())))
+
+
+def _copied(finding: Finding) -> Iterator[dict[str, str]]:
+    """What is there to be copied: plain torch that shows the fault, and commands."""
+    if finding.repro:
+        yield {"what": "the same without gradverify", "text": finding.repro.strip()}
+    if finding.replay_id:
+        yield {"what": "the same case again", "text": f"gradverify replay {finding.replay_id}"}
 
 
 def _figures(result: Result, prefix: str, *, drawn: bool) -> Iterator[dict[str, Any]]:
@@ -180,10 +217,8 @@ def _figures(result: Result, prefix: str, *, drawn: bool) -> Iterator[dict[str, 
             "legend": f"· none, {legend}",
         }
     if finding and finding.curve:
-        step, least = min(finding.curve, key=lambda pair: pair[1])
-        said = f"least error {size(least)} at h = {step:.0e}" if least else f"no error at h = {step:.0e}"
-        caption = f"central differences at the worst entry: {said}"
         steps = result.worst.evidence.numeric.steps if result.worst else ()
+        caption = f"central differences at the worst entry: {told(finding.curve, steps)}"
         svg = Markup(plots.curve(finding.curve, steps, prefix=f"{prefix}v")) if drawn else ""  # noqa: S704 numbers alone
         rows = [(f"{h:.1e}", f"{e:.1e}") for h, e in finding.curve]
         yield {"caption": caption, "svg": svg, "map": [], "heads": ("step h", "error"), "numbers": rows}

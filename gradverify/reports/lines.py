@@ -185,11 +185,15 @@ def _failed(result: Result, *, style: Style) -> list[str]:
     indent = " " * 6
     column = len(_head(result, Style(unicode=style.unicode)))
     first, *rest = wrapped(style.plain(headline(result)), first=" " * column, rest=" " * column)
-    body = _finding(result.finding, style) if result.finding else _evidence(result.worst, style)
-    lines = [_head(result, style) + style.paint(first.strip(), "bold"), *rest, *body]
+    lines = [_head(result, style) + style.paint(first.strip(), "bold"), *rest, *body_lines(result, style=style)]
     if len(lines) <= _BLOCK_LINES:
         return lines
     return [*lines[: _BLOCK_LINES - 1], f"{indent}{len(lines) - _BLOCK_LINES + 1} more lines in the JSON (--json)"]
+
+
+def body_lines(result: Result, *, style: Style) -> list[str]:
+    """What stands below the line of a claim that does not hold: the finding, or what was measured."""
+    return _finding(result.finding, style) if result.finding else _evidence(result.worst, style)
 
 
 def _finding(finding: Finding, style: Style) -> list[str]:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,6 +27,7 @@ TRUE = tuple(float(k) - 7.5 for k in range(20))
 TWICE = Gradient(argument="w", shape=(4, 5), analytic=tuple(2 * t for t in TRUE), numeric=TRUE, error=(1e-12,) * 20)
 CURVE = tuple((4.0**-k, 1e-3 * 16.0**-k + 1e-16 * 4.0**k) for k in range(20))
 FRAME = ((51, "    dz = g"), (52, "    return dz @ w.T, 2 * (x.T @ dz)"))
+REPRO = "import torch\nfrom mypkg.ops import FusedLinear\nprint(1 < 2)"
 TRIED = tally(
     Case(spec="s", claim="vjp", dims=(("b", (k, 3)), ("n", k % 4)), layouts=(("x", "sliced"),)) for k in range(40)
 )
@@ -39,7 +41,16 @@ def shown(count: int) -> str:
 
 
 def illustrated(count: int = 1) -> Run:
-    finding = replace(runs.WRONG_SCALE, gradient=TWICE, curve=CURVE, frame=FRAME, replay_id="7f3a2c")
+    finding = replace(
+        runs.WRONG_SCALE,
+        gradient=TWICE,
+        curve=CURVE,
+        frame=FRAME,
+        caret=("52 |     return dz @ w.T, 2 * (x.T @ dz)",),
+        location=replace(runs.WRONG_SCALE.location, col=22, end_col=36),
+        replay_id="7f3a2c",
+        repro=REPRO,
+    )
     wrong = replace(runs.VJP_FAIL, finding=finding, tried=TRIED)
     return runs.run(*(runs.op(wrong, runs.passed("linear"), spec=f"op_{k}") for k in range(count)))
 
@@ -117,22 +128,35 @@ def test_a_finding_has_its_block_its_source_its_figures_and_its_commands() -> No
     page = Page(text)
     assert "gradverify: FAIL" in page.text
     assert "smallest case x (1,1) w (1,1) cotangent (1,1)" in page.text
-    assert "52 | return dz @ w.T, 2 * (x.T @ dz)" in page.text
-    assert text.count('<span class="here">') == 1
+    assert page.text.count("52 | return dz @ w.T, 2 * (x.T @ dz)") == 1
+    assert text.count('<span class="here">   52 |     return dz @ w.T, <mark>2 * (x.T @ dz)</mark>') == 1
     assert "gradient of w: returned against true, slope 2 " in page.text
     labels = page.attributes("aria-label")
     assert any("slope 2" in label for label in labels)
     assert any("error of central differences" in label for label in labels)
+    assert (
+        "below it like 1/h (round-off, or a jump), above it like h^2 (truncation); used: h = 5e-04 ... 1e-03"
+        in page.text
+    )
     assert "[3, 4]: returned 23, true 11.5" in page.attributes("title")
-    assert "gradverify replay 7f3a2c" in page.text
-    assert ("button", "op_0-") not in page.elements
+
+
+def test_what_is_there_to_be_copied_is_whole_and_has_a_button() -> None:
+    text = html(illustrated())
+    page = Page(text)
+    copied = [text.partition(f'<code id="{name}">')[2].partition("</code>")[0] for name in page.attributes("data-copy")]
+    assert [unescape(each) for each in copied] == [REPRO, "gradverify replay 7f3a2c"]
+    buttons = [a["aria-label"] for tag, a in page.elements if tag == "button"]
+    assert buttons == ["copy: the same without gradverify", "copy: the same case again"]
+    assert page.text.count("import torch") == 1
 
 
 def test_a_cell_of_the_matrix_leads_to_its_finding_and_says_what_it_is() -> None:
     page = Page(html(runs.MIXED))
     cells = {a["href"]: a["aria-label"] for tag, a in page.elements if tag == "a" and "aria-label" in a}
-    assert len(cells) == 3
+    assert [name.strip("#0123456789") for name in cells] == ["f", "e", "f", "w", "f"]
     assert any(label.startswith("mypkg.ops:FusedLinear, vjp: FAIL GV199") for label in cells.values())
+    assert "What holds, with a remark float32_inside vjp[cpu-float64] GV602" in page.text
 
 
 def test_the_inputs_that_were_tried_are_counted() -> None:
@@ -187,18 +211,52 @@ onload = () => {{
 </script>"""
 
 
+def in_chromium(folder: Path, *flags: str) -> str:
+    """What Chromium has of folder/probe.html once its scripts have run."""
+    common = ("--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom")
+    profile = f"--user-data-dir={folder / 'profile'}"
+    command = [CHROMIUM, *common, *flags, profile, "--virtual-time-budget=5000", (folder / "probe.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return Page(dom[dom.index('<pre id="said">') : dom.index("<script>")]).text
+
+
+KEYS = """<iframe id="page" src="report.html" width="1280" height="900"></iframe><pre id="said"></pre><script>
+onload = () => {
+  const inside = document.getElementById("page").contentWindow, all = (q) => [...inside.document.querySelectorAll(q)];
+  const named = (e) => (e.getAttribute("aria-label") || e.title || e.textContent).trim() !== "";
+  const long = (e) => e.scrollWidth > e.clientWidth + 1;
+  const scrolls = (e) => long(e) && ["auto", "scroll"].includes(inside.getComputedStyle(e).overflowX);
+  const reached = (e) => e.tabIndex >= 0 || e.querySelector("a, button, [tabindex]") !== null;
+  for (const each of all("details")) each.open = true;
+  const link = inside.document.querySelector(".matrix td a");
+  link.focus();
+  document.getElementById("said").textContent = JSON.stringify({
+    nameless: all("a, button, summary, [role=img], table:not(.numbers), [tabindex]").filter((e) => !named(e)).length,
+    stuck: all("*").filter((e) => scrolls(e) && !reached(e)).map((e) => e.outerHTML.slice(0, 80)),
+    focused: inside.document.activeElement === link,
+    outline: inside.getComputedStyle(link).outlineStyle,
+    headings: all("h1, h2, h3, h4").map((e) => Number(e.tagName[1])),
+  });
+};
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_all_is_reached_by_keys_and_has_a_name_for_readers_of_screens(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(shown(1), encoding="utf-8")
+    (tmp_path / "probe.html").write_text(KEYS, encoding="utf-8")
+    said = json.loads(in_chromium(tmp_path))
+    assert (said["nameless"], said["stuck"], said["focused"]) == (0, [], True)
+    assert all(b - a <= 1 for a, b in zip(said["headings"], said["headings"][1:], strict=False))
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 @pytest.mark.parametrize("count", [0, 1, 200])
 def test_in_a_browser_all_is_seen_and_nothing_hangs_over(tmp_path: Path, count: int, width: int, scheme: str) -> None:
     (tmp_path / "report.html").write_text(shown(count), encoding="utf-8")
     (tmp_path / "probe.html").write_text(PROBE.format(page="report.html", width=width), encoding="utf-8")
-    flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom")
-    colours = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = [CHROMIUM, *flags, colours, profile, "--virtual-time-budget=5000", (tmp_path / "probe.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    said = json.loads(Page(dom[dom.index('<pre id="said">') : dom.index("<script>")]).text)
+    said = json.loads(in_chromium(tmp_path, f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"))
     assert said["overflow"] <= 0
     assert (said["rows"], said["findings"]) == (2 if count == 0 else count, count)
     assert said["open"] == min(count, 10)
