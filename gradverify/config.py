@@ -6,6 +6,7 @@ Precedence: command line, environment (GRADVERIFY_*), override table, profile, s
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 import sys
@@ -21,6 +22,8 @@ from gradverify.records.claims import CLAIMS, FAMILIES
 from gradverify.records.names import DEVICES, DTYPES, did_you_mean
 
 _TOML = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+
+SCHEMA = "gradverify/config/1"
 
 _FALSE = {"", "0", "false", "no", "off"}
 
@@ -109,6 +112,21 @@ def parse(table: dict[str, Any], *, file: Path) -> Config:
 def on_ci(environ: Mapping[str, str]) -> bool:
     """Whether the variable CI is set to something that is not false."""
     return environ.get("CI", "").strip().lower() not in _FALSE
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the table, for editors; what may be named is listed."""
+    _, parts = msgspec.json.schema_components([Config], ref_template="#/$defs/{name}")
+    root = parts.pop("Config")
+    root["properties"].pop("root")
+    claims = {"propertyNames": {"enum": [*CLAIMS, *FAMILIES]}}
+    parts["Override"]["properties"]["checks"] |= claims
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **root, "$defs": parts}
+
+
+def schema_text() -> str:
+    """The text of specs/config.schema.json."""
+    return json.dumps(schema(), indent=2, sort_keys=True) + "\n"
 
 
 def seconds(text: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from msgspec.structs import replace
 
-from gradverify.records.claims import CLAIMS
+from gradverify.records.claims import CLAIMS, FAMILIES, family_of
 from gradverify.records.run import Environment, Invocation, OpRun, Run, totals
 from gradverify.records.verdict import Outcome, Result
 
@@ -46,8 +46,16 @@ def _one_op(same: Sequence[OpRun]) -> OpRun:
     for result in sorted((r for op in same for r in op.checks), key=_severity):
         worst.setdefault((result.device, result.dtype, result.claim), result)
     checks = tuple(sorted(worst.values(), key=_place))
-    gaps = dict.fromkeys(gap for op in same for gap in op.not_covered)
+    gaps = dict.fromkeys(gap for op in same for gap in op.not_covered if gap.what not in _tried(checks))
     return replace(same[0], checks=checks, not_covered=tuple(gaps))
+
+
+def _tried(checks: Sequence[Result]) -> set[str]:
+    """What one run left out, and another has tried: claims, families of which nothing is left, devices."""
+    claims = {r.claim for r in checks}
+    families = {f for f in FAMILIES if {c for c in CLAIMS if family_of(c) == f} <= claims}
+    ran = {r.device for r in checks if r.outcome is not Outcome.SKIP or r.xfailed}
+    return claims | families | ran | {device.partition(":")[0] for device in ran}
 
 
 def _severity(result: Result) -> tuple[bool, int]:

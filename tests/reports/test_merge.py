@@ -6,7 +6,7 @@ from itertools import permutations
 
 from msgspec.structs import replace
 
-from gradverify.records.run import Environment, from_json, to_json
+from gradverify.records.run import Environment, NotCovered, from_json, to_json
 from gradverify.records.verdict import Outcome
 from gradverify.reports.merge import merged
 from tests.reports import runs
@@ -61,3 +61,20 @@ def test_machines_are_named_together_and_durations_add_up() -> None:
     assert made.environment.flags == {"tf32": "1"}
     assert made.run.duration_s == one.run.duration_s + two.run.duration_s
     assert made.run.interrupted
+
+
+def test_what_one_shard_left_out_and_another_tried_is_no_gap() -> None:
+    def gaps(*what):
+        return tuple(NotCovered(what=w, why="not here") for w in what)
+
+    cpu = shard(runs.passed("vjp"), not_covered=gaps("cuda", "linear", "transforms", "jvp"))
+    gpu = shard(
+        runs.passed("linear", device="cuda:0"),
+        runs.passed("transforms.vmap", device="cuda:0"),
+        not_covered=gaps("vjp", "transforms.func"),
+    )
+    (op,) = merged([cpu, gpu]).ops
+    assert [gap.what for gap in op.not_covered] == ["transforms", "jvp", "transforms.func"]
+    absent = shard(replace(runs.NO_CUDA, claim="linear"), not_covered=gaps("cuda"))
+    (op,) = merged([cpu, absent]).ops
+    assert "cuda" in [gap.what for gap in op.not_covered]
