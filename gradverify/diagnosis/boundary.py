@@ -18,6 +18,14 @@ Fails = Callable[[Case], bool | None]
 """Whether a case fails likewise; None where it cannot be judged."""
 
 UP_TO = 9
+"""All sizes up to it are tried, whatever it is that fails."""
+
+AGAIN = 2
+"""Further draws of the values at a size that does not fail although a smaller one does."""
+
+LEAST_BLOCK = 4
+"""Multiples of a block are tried from this size on; those of a smaller one are among the small sizes."""
+
 BLOCKS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 FAILS, PASSES = "█", "·"
 
@@ -51,19 +59,36 @@ def _said(telling: Mapping[str, Mapping[int, bool]], free: list[str]) -> Iterato
 
 def _tried(spec: Spec, case: Case, letter: str, dim: Dim, fails: Fails) -> Iterator[tuple[int, bool]]:
     known = dict(case.dims)
-    for size in _sizes(known.get(letter, 0), dim):
+    failing = known.get(letter, 0)
+    assert isinstance(failing, int)
+    for size in _sizes(failing, dim):
         dims = known | {letter: size} | {n: size for n, s in known.items() if n.partition("#")[2] == letter and s != 1}
         one = replace(case, dims=tuple(sorted(dims.items())))
         if _small(spec, dims) and allowed(spec, one):
-            said = fails(one)
+            said = _said_of(one, fails, again=size > failing)
             if said is not None:
                 yield size, said
 
 
-def _sizes(failing: Sizes, dim: Dim) -> list[int]:
+def _said_of(case: Case, fails: Fails, *, again: bool) -> bool | None:
+    """Whether a case fails, or, with other values, one like it does.
+
+    `again`: it is larger than one that fails, so that it would be expected to, too; its values may hide it.
+    """
+    others = [replace(case, seed=case.seed + k) for k in range(1, AGAIN + 1)] if again else []
+    said = None
+    for one in (case, *others):
+        found = fails(one)
+        if found:
+            return True
+        said = found if said is None else said
+    return said
+
+
+def _sizes(failing: int, dim: Dim) -> list[int]:
     """Small sizes; around one that is larger, and where its block would end again."""
     wanted = set(range(1, UP_TO + 1))
-    if isinstance(failing, int) and failing > UP_TO:
+    if failing >= LEAST_BLOCK:
         block = max(b for b in BLOCKS if b <= failing)
         ends = (block // 2, block, 2 * block, 3 * block)
         wanted |= {failing, *(e + k for e in ends for k in (-1, 0, 1))}
@@ -84,14 +109,17 @@ def _small(spec: Spec, dims: Mapping[str, Sizes]) -> bool:
 
 def rule(letter: str, found: Mapping[int, bool]) -> str:
     """The simplest rule that tells all failing sizes from all others; empty where none of ours does."""
-    for said, holds in _rules(letter, found):
+    for said, holds in (*_plain_rules(letter, found), *_block_rules(letter, found)):
         if all(holds(n) == fails for n, fails in found.items()):
             return said
     return ""
 
 
-def _rules(letter: str, found: Mapping[int, bool]) -> Iterator[tuple[str, Callable[[int], bool]]]:
-    """Rules in words, the simplest first."""
+Rule = tuple[str, Callable[[int], bool]]
+
+
+def _plain_rules(letter: str, found: Mapping[int, bool]) -> Iterator[Rule]:
+    """From, up to or at a size."""
     first = min(n for n, fails in found.items() if fails)
     last = max(n for n, fails in found.items() if fails)
     below = max((n for n in found if n < first), default=0)
@@ -101,15 +129,18 @@ def _rules(letter: str, found: Mapping[int, bool]) -> Iterator[tuple[str, Callab
         yield f"{letter} > {below}", lambda n: n > below
     if above:
         yield f"{letter} < {above}", lambda n: n < above
-    for block in BLOCKS:
-        yield f"{letter} % {block} != 0", lambda n, b=block: n % b != 0  # type: ignore[misc]
-        yield f"{letter} % {block} = 0", lambda n, b=block: n % b == 0  # type: ignore[misc]
-        yield f"{letter} > {block} and {letter} % {block} != 0", lambda n, b=block: n > b and n % b != 0  # type: ignore[misc]
-    for block in (3, 5, 6, 7):
-        yield f"{letter} % {block} != 0", lambda n, b=block: n % b != 0  # type: ignore[misc]
-    yield f"{letter} no power of 2", lambda n: n & (n - 1) != 0
     if below and above:
         yield f"{below} < {letter} < {above}", lambda n: below < n < above
+
+
+def _block_rules(letter: str, found: Mapping[int, bool]) -> Iterator[Rule]:
+    """By multiples of a block, of which two were tried: of one size it is not known why it stands apart."""
+    for block in (*BLOCKS, 3):
+        if sum(n % block == 0 for n in found) > 1:
+            yield f"{letter} % {block} != 0", lambda n, b=block: n % b != 0  # type: ignore[misc]
+            yield f"{letter} % {block} = 0", lambda n, b=block: n % b == 0  # type: ignore[misc]
+            yield f"{letter} > {block} and {letter} % {block} != 0", lambda n, b=block: n > b and n % b != 0  # type: ignore[misc]
+    yield f"{letter} no power of 2", lambda n: n & (n - 1) != 0
 
 
 def strip(found: Mapping[int, bool]) -> str:

@@ -15,6 +15,7 @@ from gradverify.records.policy import Plan, Policy
 from gradverify.records.spec import Spec
 from gradverify.records.verdict import Outcome
 from tests.faults.record import Rule, arg
+from tests.faults.table import FAULTS
 
 TRIED = [*range(1, 10), 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 192, 193]
 
@@ -30,10 +31,15 @@ TRIED = [*range(1, 10), 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 192, 193]
         (lambda n: n % 4 == 0, "k % 4 = 0"),
         (lambda n: n & (n - 1), "k no power of 2"),
         (lambda n: n in (2, 5, 9, 33), ""),
+        (lambda n: 3 < n < 128, "3 < k < 128"),
     ],
 )
 def test_the_simplest_rule_is_told(fails, said):
     assert rule("k", {n: bool(fails(n)) for n in TRIED}) == said
+
+
+def test_a_single_size_that_stands_apart_makes_no_rule():
+    assert rule("k", {n: n != 5 for n in range(1, 10)}) == ""
 
 
 def test_a_strip_shows_runs_of_what_was_tried():
@@ -73,6 +79,34 @@ def test_a_tail_is_told_by_rule_strip_and_picture():
 def test_sizes_that_cannot_be_judged_say_nothing():
     case = Case(spec="tail", claim="vjp", dims=(("b", 1), ("k", 1), ("n", 1)))
     assert fails_for(TAIL, case, lambda c: None) == ()
+
+
+def test_a_size_at_which_the_values_hide_it_is_tried_with_others():
+    first, asked = Case(spec="tail", claim="vjp", seed=7, dims=(("b", 1), ("k", 1), ("n", 1))), []
+
+    def hidden(case):
+        asked.append(case)
+        return (dict(case.dims)["k"], case.seed) != (5, 7)
+
+    assert fails_for(TAIL, first, hidden) == ("fails for      every size that was tried of b, k, n",)
+    assert [c.seed for c in asked if dict(c.dims)["k"] == 5] == [7, 8]
+
+
+BLOCKS_OF = {
+    "tail_of_a_block_of_64": "n > 64 and n % 64 != 0; any b",
+    "one_block_of_128_rows": "b > 128; any n",
+    "padding_counted": "b > 64 and b % 64 != 0; any n",
+    "tail_of_row_sum": "n > 8 and n % 8 != 0; any b",
+    "scan_drops_carry": "n > 4 and n % 4 != 0; any d",
+    "bilinear_transposed": "n > 1; any b",
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS_OF)
+def test_the_sizes_that_matter_to_a_fault_are_told(name):
+    fault = next(f for f in FAULTS if f.name == name)
+    (result,) = verify(fault.wrong, Plan(examples=20, claims=(fault.primary,)), Policy())
+    assert f"fails for      {BLOCKS_OF[name]}" in result.finding.lines
 
 
 def test_the_caret_stands_under_the_element_of_backwards_return():

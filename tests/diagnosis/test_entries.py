@@ -63,10 +63,10 @@ def test_so_they_are_under_a_spec_that_gives_its_inputs():
 
 def test_what_may_have_escaped_is_said():
     place = Place(argument="x", index=(1,))
-    said = "wrong in       at least 1 entry of 500: x[1]"
-    assert list(wrong_in(Culprits(inputs=500, entries=(place,)))) == [said]
+    said = "wrong in       at least 1 entry of 5000: x[1]"
+    assert list(wrong_in(Culprits(inputs=5000, entries=(place,)))) == [said]
 
 
-@pytest.mark.parametrize("found", [None, Culprits(inputs=500), Culprits(inputs=20, many=True)])
+@pytest.mark.parametrize("found", [None, Culprits(inputs=5000), Culprits(inputs=20, many=True)])
 def test_nothing_is_said_where_nothing_was_found_or_a_picture_shows_it(found):
     assert not list(wrong_in(found))
