@@ -9,7 +9,9 @@ import numpy as np
 from gradverify.diagnosis.sample import Array, Sample, off
 
 SHADES = ((1e-4, "░"), (1e-2, "▒"), (0.3, "▓"))
-"""An error below that part of the largest entry, and how it is drawn; right entries are `·`, larger errors `█`."""
+"""An error below that part of the largest entry, and how it is drawn; right entries are `·`, larger errors `█`.
+
+That is for the eye alone: which entries are wrong is decided in error bars."""
 
 LEGEND = "· right  ░ <1e-4  ▒ <.01  ▓ <.3  █ more"
 WIDEST, HIGHEST, LEAST = 32, 6, 4

@@ -15,6 +15,7 @@ from gradverify.diagnosis.figures import whole_gradient
 from gradverify.diagnosis.frame import Frame, frame
 from gradverify.diagnosis.patterns import Pattern
 from gradverify.diagnosis.repro import repro
+from gradverify.numerics.picture import TARGET
 from gradverify.records.codes import TITLES
 from gradverify.records.evidence import Evidence, Mismatch
 from gradverify.records.finding import Finding
@@ -66,7 +67,7 @@ def explain(
     e = verdict.evidence
     found = diagnosed(spec, result)
     pattern = found.pattern if found is not None else None
-    shown = _shown(spec, result, e)
+    shown = _shown(spec, result, found)
     return Finding(
         code=_code(result, pattern),
         summary=_summary(spec, result, verdict, pattern),
@@ -76,7 +77,7 @@ def explain(
             *(wrong_in(locate()) if found is None and is_of_gradient(result) else ()),
             *(_sizes(spec, result, e, fails) if fails is not None else ()),
         ),
-        remedy=_remedy(spec, result.code, e) or (pattern.hint if pattern is not None else None) or None,
+        remedy=_remedy(spec, result.code, e, pattern),
         location=spec.source if shown is None else shown.location,
         caret=() if shown is None else shown.lines,
         minimal=e.case,
@@ -86,11 +87,15 @@ def explain(
     )
 
 
-def _shown(spec: Spec, result: Result, e: Evidence) -> Frame | None:
+def _shown(spec: Spec, result: Result, found: Diagnosis | None) -> Frame | None:
     """The element of backward's `return` that is wrong, where the finding is about one."""
-    if result.outcome is not Outcome.FAIL or e.worst is None or not e.quantity.startswith("the gradient of "):
+    assert result.worst is not None
+    e = result.worst.evidence
+    if result.outcome is not Outcome.FAIL or e.claim not in _OF_BACKWARD:
         return None
-    return frame(spec, e.worst.argument) if e.claim in _OF_BACKWARD else None
+    if found is not None and (e.worst is None or not e.worst.argument):
+        return frame(spec, found.name)
+    return frame(spec, e.worst.argument) if e.worst is not None and e.quantity.startswith("the gradient of ") else None
 
 
 def _code(result: Result, pattern: Pattern | None) -> str:
@@ -148,12 +153,15 @@ def remedy_of_raised(code: str, said: str) -> str | None:
     return REMEDIES.get(code)
 
 
-def _remedy(spec: Spec, code: str, e: Evidence) -> str | None:
+def _remedy(spec: Spec, code: str, e: Evidence, pattern: Pattern | None) -> str | None:
     if code == "GV208" and spec.reference is None:
         return None
-    own = e.facts.get("remedy")
-    usual = REMEDIES.get(code) or (WITHHELD if _is_withheld(spec, e) else None)
-    return usual if own is None else str(own)
+    if "remedy" in e.facts:
+        return str(e.facts["remedy"])
+    hint = pattern.hint if pattern is not None else ""
+    # What is zero may be so on purpose: a part that is, or what nothing was found out about.
+    withheld = WITHHELD if (pattern is None or pattern.code == "GV104") and _is_withheld(spec, e) else ""
+    return REMEDIES.get(code) or "; ".join(filter(None, [hint, withheld])) or None
 
 
 def _is_withheld(spec: Spec, e: Evidence) -> bool:
@@ -165,7 +173,7 @@ def _is_withheld(spec: Spec, e: Evidence) -> bool:
 def _summary(spec: Spec, result: Result, verdict: Verdict, pattern: Pattern | None) -> str:
     e = verdict.evidence
     if pattern is not None and _code(result, pattern) != result.code:
-        return f"{TITLES[pattern.code]}: {pattern.said}"
+        return pattern.said if pattern.code == "GV108" else f"{TITLES[pattern.code]}: {pattern.said}"
     if result.code == "GV112" and result.outcome is Outcome.FAIL:
         returned = "jvp returns a tangent" if e.claim == "jvp" else "backward returns a gradient"
         return f"{TITLES['GV112']}: the forward is flat, {returned} for `{_argument(spec, e)}`"
@@ -208,16 +216,12 @@ CAUSE = {
 }
 
 
-RESOLVED = 1e-6
-"""An error bar of this part of a slope leaves it visible: what is undecided then is undecided for another reason."""
-
-
 def _cause(e: Evidence) -> str:
     if e.facts.get("kind") == "reference":
         return "the reference's own gradient does not agree with its differences"
     if not math.isfinite(e.analytic) and e.neighbourhood == "smooth" and "cause" not in e.facts:
         return "the op's own number is not finite"
-    if e.neighbourhood == "smooth" and "cause" not in e.facts and e.numeric.error < RESOLVED * abs(e.numeric.value):
+    if e.neighbourhood == "smooth" and "cause" not in e.facts and e.numeric.error <= TARGET * abs(e.numeric.value):
         return "a mismatch was seen that did not come again: is something kept between calls?"
     cause = str(e.facts.get("cause", CAUSE[e.neighbourhood]))
     return cause.replace("the forward", "the gradient") if e.claim == "double_backward" else cause

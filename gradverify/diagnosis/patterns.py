@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from gradverify.diagnosis.sample import Array, Sample, off
+from gradverify.diagnosis.factors import SAFETY, Factor, alike, numbers
+from gradverify.diagnosis.sample import Array, Sample, off, rounding
 from gradverify.diagnosis.sizes import recognised
 
-SAFETY = 4.0
-"""A pattern may miss what was returned by so many error bars."""
+SEEN = 100.0
+"""An entry is seen where it is so many bars large: what differs there by a tenth is told apart beyond SAFETY."""
 
 INFORMATIVE = 3
 """A pattern needs so many entries that are seen, of one cotangent, beyond those that it was fitted to."""
@@ -67,7 +68,7 @@ def residual(
             if value.shape != got.shape or not bool(np.all((miss <= SAFETY * bar) | ~np.isfinite(bar))):
                 return None
         known = np.isfinite(bar)
-        seen += int(np.max(np.sum(known & (np.abs(value) > 100 * bar), axis=1), initial=0))
+        seen += int(np.max(np.sum(known & (np.abs(value) > SEEN * bar), axis=1), initial=0))
         top = float(np.max(np.abs(value[known]), initial=0.0))
         worst = max(worst, float(np.max(miss[known], initial=0.0)) / top if top else 0.0)
     return worst if seen >= least else None
@@ -80,11 +81,15 @@ def _fits(
     return None if any(g is None for g in guesses) else residual(samples, name, [g for g in guesses if g is not None])
 
 
-def _factor(value: Array, got: Array, bar: Array) -> float | None:
+def _factor(value: Array, got: Array, bar: Array) -> Factor | None:
     """The least-squares factor of got beside value over the entries that are seen; None where none is."""
-    seen = np.isfinite(bar) & (np.abs(value) > 100 * bar)
+    seen = np.isfinite(bar) & (np.abs(value) > SEEN * bar)
     power = float(np.sum(value[seen] ** 2))
-    return float(np.sum(value[seen] * got[seen])) / power if power else None
+    if not power:
+        return None
+    c = float(np.sum(value[seen] * got[seen])) / power
+    # <v, got> / <v, v> moves by this at most when v and got move by a bar each.
+    return Factor(value=c, error=(1 + abs(c)) * float(np.sum(np.abs(value[seen]) * bar[seen])) / power)
 
 
 # The patterns, the most specific first.
@@ -109,18 +114,18 @@ def scaled(samples: Sequence[Sample], name: str) -> Pattern | None:
     for s in samples:
         value, bar = s.true(name)
         c = _factor(value, s.got[name], bar)
-        if c is None or c == 0:
+        if c is None or c.is_near(0):
             return None
         factors.append(c)
-    left = residual(samples, name, [_times(s.true(name), c) for s, c in zip(samples, factors, strict=True)])
+    left = residual(samples, name, [_times(s.true(name), c.value) for s, c in zip(samples, factors, strict=True)])
     if left is None:
         return None
-    if all(abs(c + 1) < 1e-6 for c in factors):
+    if all(c.is_near(-1) for c in factors):
         return Pattern(code="GV102", said=f"backward returns -1 x the true gradient of `{name}`", residual=left)
     word = recognised(samples, factors)
     return Pattern(
         code="GV101",
-        said=f"backward returns {_number(factors)} x the true gradient of `{name}`" + (f" ({word})" if word else ""),
+        said=f"backward returns {numbers(factors)} x the true gradient of `{name}`" + (f" ({word})" if word else ""),
         residual=left,
         hint="a factor applied twice, forgotten, or divided out of a mean?",
     )
@@ -129,11 +134,6 @@ def scaled(samples: Sequence[Sample], name: str) -> Pattern | None:
 def _times(pair: tuple[Array, Array], c: float) -> tuple[Array, Array]:
     value, bar = pair
     return c * value, (1 + abs(c)) * bar
-
-
-def _number(factors: Sequence[float]) -> str:
-    words = dict.fromkeys(f"{c:.7g}" for c in factors)
-    return " or ".join(words)
 
 
 def swapped(samples: Sequence[Sample], name: str) -> Pattern | None:
@@ -165,7 +165,7 @@ def _alike(samples: Sequence[Sample], name: str) -> list[str]:
 
 
 _OTHER_COTANGENTS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
-    ("is ignored: what is returned is the gradient for a cotangent of ones", np.ones_like),
+    ("is ignored, as if it were 1", np.ones_like),
     ("is applied twice", np.square),
     ("loses its sign", np.abs),
     ("counts by its sign alone", np.sign),
@@ -277,17 +277,18 @@ def region(samples: Sequence[Sample], name: str) -> Pattern | None:
         c = _factor(value[inside], s.got[name][inside], bar[inside])
         if c is None:
             return None
-        c = 0.0 if abs(c) < 1e-9 else c
+        c = Factor(value=0.0, error=c.error) if c.is_near(0) else c
         factors.append(c)
-        guesses.append((np.where(inside, c * value, value), bar * (1 + abs(c))))
+        guesses.append((np.where(inside, c.value * value, value), bar * (1 + abs(c.value))))
     left = residual(samples, name, guesses)
-    if left is None or max(factors) - min(factors) > 1e-6:
+    if left is None or not alike(factors):
         return None
     s, box = max(zip(samples, boxes, strict=True), key=lambda p: p[0].x[name].size)
     assert box is not None
-    what = "zeros" if factors[0] == 0 else f"{factors[0]:.4g} x the truth"
+    dropped = factors[0].value == 0
+    what = "zeros" if dropped else f"{numbers(factors[:1])} x the truth"
     said = f"{_box_said(box, s.shape[name])} of the gradient of `{name}`: {what}; all else is right"
-    hint = "a region is not written, or masked away" if factors[0] == 0 else "a region is counted more than once"
+    hint = "a region is not written, or masked away" if dropped else "a region is counted more than once"
     return Pattern(code="GV104", said=said, residual=left, hint=hint)
 
 
@@ -409,19 +410,19 @@ def _axes(axes: tuple[int, ...]) -> str:
 
 def _summed(s: Sample, name: str, axes: tuple[int, ...]) -> tuple[Array, Array] | None:
     j, e = s.jacobian[name], s.error[name]
-    if np.any(np.sum(np.abs(j) > 100 * e, axis=1) > 1) or not s.outputs[0].shape:
+    if np.any(np.sum(np.abs(j) > SEEN * e, axis=1) > 1) or not s.outputs[0].shape:
         return None
     shape = (len(s.us), *s.outputs[0].shape)
-    pick = np.abs(j) > 100 * e
+    pick = np.abs(j) > SEEN * e
     terms = (s.us * np.where(pick, j, 0).sum(1)).reshape(shape)
     bars = (np.abs(s.us) * np.max(e, axis=1)).reshape(shape)
     over = tuple(a + 1 for a in axes)
     value, bar = terms.sum(over), bars.sum(over)
     if value.shape[1:] != s.shape[name]:
         return None
-    return value.reshape(len(s.us), -1), bar.reshape(len(s.us), -1) + 1e-14 * np.abs(terms).sum(over).reshape(
-        len(s.us), -1
-    )
+    added = np.prod([shape[a] for a in over])
+    bar = bar + rounding(np.abs(terms).sum(over), int(added))
+    return value.reshape(len(s.us), -1), bar.reshape(len(s.us), -1)
 
 
 def diagonal(samples: Sequence[Sample], name: str) -> Pattern | None:
@@ -437,7 +438,7 @@ def _of_diagonal(s: Sample, name: str) -> tuple[Array, Array] | None:
     if len(s.outputs) != 1 or s.outputs[0].shape != s.shape[name] or s.us.shape[1] < 2:
         return None
     j, e = np.diagonal(s.jacobian[name]), np.diagonal(s.error[name])
-    return s.us * j, np.abs(s.us) * e + 64 * np.finfo(float).eps * np.abs(s.us * j)
+    return s.us * j, np.abs(s.us) * e + rounding(np.abs(s.us * j), 1)
 
 
 def reordered(samples: Sequence[Sample], name: str) -> Pattern | None:
@@ -466,6 +467,9 @@ def _order(s: Sample, name: str, axis: int) -> list[int] | None:
     return order if sorted(order) == list(range(len(got))) else None
 
 
+ROUNDS = 16
+"""Roundings of the largest entry within which a number of a narrow dtype is near the true one: of a sum of terms."""
+
 _NARROW = (("bfloat16", 2.0**-8), ("float16", 2.0**-11), ("float32", 2.0**-24))
 
 
@@ -481,7 +485,7 @@ def rounded(samples: Sequence[Sample], name: str) -> Pattern | None:
             continue
         sizes = [np.max(np.abs(s.true(name)[0])) for s in samples]
         misses = [np.max(np.abs(s.got[name] - s.true(name)[0])) for s in samples]
-        if all(m <= 16 * unit * size for m, size in zip(misses, sizes, strict=True)):
+        if all(m <= ROUNDS * unit * size for m, size in zip(misses, sizes, strict=True)):
             said = f"every entry of the gradient of `{name}` is a {word} number, near the true one"
             hint = f"something is rounded to {word} on the way"
             return Pattern(code="GV199", said=said, residual=unit, hint=hint)
@@ -496,19 +500,19 @@ def added(samples: Sequence[Sample], name: str) -> Pattern | None:
             q = _quantities(s, name).get(said)
             value, bar = s.true(name)
             c = None if q is None else _factor(q, s.got[name] - value, bar)
-            if q is None or c is None or c == 0:
+            if q is None or c is None or c.is_near(0):
                 break
             factors.append(c)
-            guesses.append((value + c * q, bar))
+            guesses.append((value + c.value * q, bar))
         if len(guesses) < len(samples) or len(samples) < 1:
             continue
         left = residual(samples, name, guesses)
-        same = max(factors) - min(factors) <= 1e-6 * max(map(abs, factors))
-        word = recognised(samples, [abs(c) for c in factors])
-        if left is None or not (word or (same and len(samples) > 1)):
+        word = recognised(samples, [replace(c, value=abs(c.value)) for c in factors])
+        if left is None or not (word or (alike(factors) and len(samples) > 1)):
             continue
-        way = "too little" if factors[0] < 0 else "too much"
-        size = "" if abs(abs(factors[0]) - 1) < 1e-6 and same else f"{word or f'{abs(factors[0]):.4g}'} x "
+        way = "too little" if factors[0].value < 0 else "too much"
+        one = all(c.is_near(1) or c.is_near(-1) for c in factors)
+        size = "" if one else f"{word or numbers([replace(factors[0], value=abs(factors[0].value))])} x "
         return Pattern(
             code="GV199", said=f"the gradient of `{name}` has {size}{said} {way}", residual=left,
             hint="a term of the derivative is missing, or stands there twice",

@@ -20,6 +20,9 @@ from gradverify.cases import materialise, shapes, sizes
 from gradverify.cases.strategies import allowed
 from gradverify.diagnosis.case import recipe
 from gradverify.errors import GradverifyError
+from gradverify.numerics.comparison import ROUNDINGS
+from gradverify.numerics.measurement import SAFETY
+from gradverify.numerics.noise import unit_roundoff
 from gradverify.records.case import Case, Point, Sizes
 from gradverify.records.spec import Spec
 
@@ -78,7 +81,7 @@ class Sample:
         with np.errstate(all="ignore"):
             value = us @ self.jacobian[name]
             terms = np.abs(us) @ np.abs(self.jacobian[name])
-            return value, np.abs(us) @ self.error[name] + 64 * np.finfo(float).eps * terms
+            return value, np.abs(us) @ self.error[name] + rounding(terms, us.shape[1])
 
     def true(self, name: str) -> tuple[Array, Array]:
         """The true gradient and its error bar."""
@@ -87,6 +90,14 @@ class Sample:
     def names(self) -> tuple[str, ...]:
         """The differentiated arguments."""
         return tuple(self.got)
+
+
+def rounding(terms: Array, count: int) -> Array:
+    """How far two sums of `count` terms may lie apart that are added up in another order; `terms`: of their sizes.
+
+    Twice so far, for the sum that backward makes and for ours.
+    """
+    return np.asarray(2 * ROUNDINGS * unit_roundoff("float64") * np.sqrt(max(count, 1)) * terms)
 
 
 def samples(spec: Spec, failing: Case) -> list[Sample]:
@@ -111,7 +122,7 @@ def off(sample: Sample, name: str) -> NDArray[np.bool_]:
     """Which entries are off, [draws, entries]; one that is not finite is."""
     value, bar = sample.true(name)
     with np.errstate(all="ignore"):
-        return np.asarray(np.isfinite(bar) & ~(np.abs(sample.got[name] - value) <= 3 * bar))
+        return np.asarray(np.isfinite(bar) & ~(np.abs(sample.got[name] - value) <= SAFETY * bar))
 
 
 def _cases(spec: Spec, failing: Case) -> Iterator[Case]:

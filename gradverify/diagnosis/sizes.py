@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
+from gradverify.diagnosis.factors import SAFETY, Factor, alike, numbers
 from gradverify.diagnosis.sample import Sample
 
-CLOSE = 1e-7
-"""Relative distance at which a measured factor is a known number. Factors are measured to ten digits."""
+LUCK = 0.01
+"""The chance at which some number of ours may lie as close to a factor as its error reaches."""
 
 _PLAIN: tuple[tuple[str, float], ...] = (
     *((str(k), float(k)) for k in (2, 3, 4, 8, 16)),
@@ -34,31 +36,31 @@ _SHAPES: tuple[tuple[str, Callable[[float], float]], ...] = (
 )
 
 
-def recognised(samples: Sequence[Sample], factors: Sequence[float]) -> str:
+def recognised(samples: Sequence[Sample], factors: Sequence[Factor]) -> str:
     """The number that equals the factors at all samples, in words; empty where there is none, or several might be.
 
-    A size is named only where samples of different sizes tell it from a plain number.
+    A size is named only where samples of different sizes tell it from a plain number. Nothing is where the factors are
+    known so badly that one of the numbers may be equal by luck: they lie within an octave or two of each other.
     """
-    same = max(factors) - min(factors) <= CLOSE * max(map(abs, factors))
-    sign = "-" if all(c < 0 for c in factors) else ""
+    sign = "-" if all(c.value < 0 for c in factors) else ""
     sizes = [_sizes(s) for s in samples]
     names = [n for n in sizes[0] if all(n in found for found in sizes)]
     varying = [n for n in names if len({found[n] for found in sizes}) > 1]
+    tried = len(_PLAIN) + len(names) * len(_SHAPES)
+    if min(c.error / abs(c.value) for c in factors) * 2 * SAFETY * tried > LUCK:
+        return ""
+    sizeless = [replace(c, value=abs(c.value)) for c in factors]
     hits = []
-    if same:
-        hits = [word for word, value in _PLAIN if _close(abs(factors[0]), value)]
-        hits = [h for h in hits if f"{abs(factors[0]):.4g}" != h]
+    if alike(factors):
+        hits = [word for word, value in _PLAIN if all(c.is_near(value) for c in sizeless)]
+        hits = [h for h in hits if numbers(sizeless[:1]) != h]
         names = [n for n in names if n.startswith("keyword")]
     else:
         names = varying
     for name, (word, of) in itertools.product(names, _SHAPES):
-        if all(_close(abs(c), of(found[name])) for c, found in zip(factors, sizes, strict=True)):
+        if all(c.is_near(of(found[name])) for c, found in zip(sizeless, sizes, strict=True)):
             hits.append(word.format(n=name.removeprefix("keyword ")))
     return sign + hits[0] if len(hits) == 1 else ""
-
-
-def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= CLOSE * abs(b)
 
 
 def _sizes(s: Sample) -> dict[str, float]:

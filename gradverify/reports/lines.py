@@ -19,6 +19,8 @@ from gradverify.reports.words import count, duration, number, resolution, size, 
 _CLAIM_COLUMN = max(len(family_of(claim)) for claim in CLAIMS)
 _CASES_COLUMN = 10
 _BLOCK_LINES = 30
+_ROOM = WIDTH - 6
+_LABEL = len("smallest case  ")
 
 
 def result_lines(result: Result, *, style: Style, verbose: bool = False) -> list[str]:
@@ -200,7 +202,7 @@ def _finding(finding: Finding, style: Style) -> list[str]:
     arrow = [f"    --> {style.plain(place(finding.location))}"] if finding.location else []
     # An op that raised has no numbers to show, but the sizes it raised at.
     sizes = _labelled(f"case  {sizes_of(finding.minimal)}", style) if finding.minimal and not finding.lines else []
-    remedy = _labelled(f"try  {finding.remedy}", style) if finding.remedy else []
+    remedy = _labelled(f"try            {finding.remedy}", style) if finding.remedy else []
     arrow += [f"      {style.plain(line)}" for line in finding.caret]
     body = [line for text in finding.lines for line in _labelled(text, style)]
     whole = [*arrow, *sizes, *body, *remedy]
@@ -226,15 +228,22 @@ def _onward(finding: Finding, style: Style) -> list[str]:
 
 
 def _labelled(text: str, style: Style) -> list[str]:
-    """A line of a finding, indented; wrapped where it is too long, and left alone where it is not."""
+    """A line of a finding, indented; broken where it is too long, and left alone where it is not."""
     lead = len(text) - len(text.lstrip())
     return [
         line
         for row in style.plain(text).splitlines()
-        for line in (
-            wrapped(row.strip(), first=" " * (6 + lead), rest=" " * (8 + lead)) if len(row) > 82 else [f"      {row}"]
-        )
+        for line in (_broken(row.strip(), lead) if len(row) > _ROOM else [f"      {row}"])
     ]
+
+
+def _broken(row: str, lead: int) -> list[str]:
+    """A line that is too long: before what stands apart in it, where that is enough; else between any words."""
+    hang = _LABEL if row[:_LABEL].endswith("  ") else lead + 2
+    before, apart, behind = row.rpartition("   ")
+    fits = len(before) > _LABEL and max(lead + len(before.rstrip()), hang + len(behind)) <= _ROOM
+    rows = [before.rstrip(), " " * (hang - lead) + behind] if apart and fits else [row]
+    return [line for part in rows for line in wrapped(part, first=" " * (6 + lead), rest=" " * (6 + hang))]
 
 
 def _evidence(worst: Verdict | None, style: Style) -> list[str]:
