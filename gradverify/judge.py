@@ -328,15 +328,11 @@ def conclude(verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str
         return Result(outcome=wrong.outcome, code=wrong.code, worst=wrong, budget=allowed, **common)  # type: ignore[arg-type]
     if not judged or len(passing) < ENOUGH * len(judged) or _vacuous(verdicts, passing):
         return _open(verdicts, judged, passing, common)
-    middle = _middle(passing)
-    if middle is not None and middle.evidence.resolution > required(middle.evidence):
-        why = "in half of the cases rounding hides all but errors as large as the gradient"
-        return Result(outcome=Outcome.INCONCLUSIVE, code="GV303", reason=why, worst=middle, **common)  # type: ignore[arg-type]
     warned = [v for v in passing if v.code]
     code = Counter(v.code for v in warned).most_common(1)[0][0] if warned else ""
     worst = max(warned, key=lambda v: _off(v.evidence)) if warned else None
     powers = [v.evidence.resolution for v in passing if _has_truth(v) and math.isfinite(v.evidence.resolution)]
-    powers += [middle.evidence.resolution] if middle is not None else []
+    powers += _middle(passing)
     return Result(
         outcome=Outcome.PASS,
         code=code,
@@ -360,13 +356,13 @@ def _has_truth(v: Verdict) -> bool:
     return "truth" in v.evidence.facts or v.evidence.claim == "precision"
 
 
-def _middle(passing: Sequence[Verdict]) -> Verdict | None:
-    """The case of median resolution among those that hold the op against itself; None where there are none.
+def _middle(passing: Sequence[Verdict]) -> list[float]:
+    """The median resolution of the cases that hold the op against itself; empty without any.
 
-    Where a gradient is all cancellation its rounding is as large as it: single cases may say nothing.
+    Where a gradient is all cancellation its rounding is as large as it: a single case may say nothing.
     """
-    own = [v for v in passing if not _has_truth(v) and math.isfinite(v.evidence.resolution)]
-    return sorted(own, key=lambda v: v.evidence.resolution)[len(own) // 2] if own else None
+    own = [v.evidence.resolution for v in passing if not _has_truth(v) and math.isfinite(v.evidence.resolution)]
+    return sorted(own)[len(own) // 2 :][:1]
 
 
 def _budget(verdicts: Sequence[Verdict]) -> Budget | None:
