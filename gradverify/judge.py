@@ -105,6 +105,7 @@ MEASURED = (
     "lost",
     "subnormals",
     "growth",
+    "tf32",
     "apart",
 )
 """Facts that say something of the op also where nothing is wrong."""

@@ -16,6 +16,7 @@ from gradverify.checks.flat import Array, flat
 from gradverify.checks.subject import at, scatter
 from gradverify.checks.wide import Compared, Results, compared, over, quantity
 from gradverify.numerics.budget import Budget, budget
+from gradverify.numerics.ranges import percent
 from gradverify.records.evidence import Evidence
 
 NEIGHBOURS = 3
@@ -86,7 +87,7 @@ def held(here: Compared, name: str, b: Budget) -> Evidence:
 
 
 def _cause(here: Compared, name: str, share: float) -> str:
-    return f"{share:.0%} of {quantity(name)} cannot be told: it leaves the range of {here.subject.case.dtype}"
+    return f"{percent(share)} of {quantity(name)} cannot be told: it leaves the range of {here.subject.case.dtype}"
 
 
 def _beyond(here: Compared, name: str, b: Budget) -> np.typing.NDArray[np.bool_]:

@@ -9,11 +9,13 @@ from dataclasses import replace
 import msgspec
 
 from gradverify.autodiff.rounded import in_float64
+from gradverify.autodiff.settings import has_tf32, tf32
 from gradverify.checks import averages, budgeted, gradient, lengths, lines, ranges
 from gradverify.checks.lengths import Growth
 from gradverify.checks.subject import at
 from gradverify.checks.wide import FINE, Compared, NoTruth, Sides, compared, over, quantity
 from gradverify.errors import NotApplicableError
+from gradverify.numerics.noise import float32_is_tf32
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence, Fact
 from gradverify.records.spec import Spec
@@ -29,6 +31,27 @@ def check(spec: Spec, case: Case) -> Iterator[Evidence]:
         raise NotApplicableError("float64 is what the others are held against")
     if spec.stochastic:
         raise NotApplicableError("it draws random numbers, which are others in another dtype")
+    if case.dtype == "float32" and has_tf32(case.device):
+        yield from _with_and_without_tf32(spec, case)
+    else:
+        yield from _checked(spec, case)
+
+
+def _with_and_without_tf32(spec: Spec, case: Case) -> Iterator[Evidence]:
+    """Float32 is float32 where tf32 is not allowed; where it is, the plain computation takes it, too."""
+    with tf32(allowed=True), float32_is_tf32():
+        there = list(_checked(spec, case))
+    widths = [e.resolution for e in there if "budget" in e.facts and math.isfinite(e.resolution)]
+    within: dict[str, Fact] = {"tf32": f"with tf32 allowed within {max(widths):.0e}"} if widths else {}
+    with tf32(allowed=False):
+        here = list(_checked(spec, case))
+    yield from (msgspec.structs.replace(e, facts={**e.facts, **within}) for e in here)
+    # The budget of the result is that of float32.
+    for e in there:
+        yield msgspec.structs.replace(e, resolution=math.nan, facts={"phase": "with tf32 allowed", **e.facts})
+
+
+def _checked(spec: Spec, case: Case) -> Iterator[Evidence]:
     sides = Sides.of(spec)
     subject = at(spec, case)
     try:

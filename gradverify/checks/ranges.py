@@ -15,7 +15,7 @@ from gradverify.checks.flat import Array, flat
 from gradverify.checks.wide import Compared, compared_at, over, quantity
 from gradverify.errors import OpError
 from gradverify.numerics.budget import Budget
-from gradverify.numerics.ranges import Lost, Range, highest, lost
+from gradverify.numerics.ranges import Lost, Range, highest, lost, percent
 from gradverify.records.evidence import Evidence, Fact
 
 WORTH = 0.01
@@ -107,8 +107,8 @@ def _losses(here: Compared) -> dict[str, Fact]:
 
 def _words(here: Compared, name: str, found: Lost) -> str:
     parts = {"rounded to zero": found.under, "too large": found.over}
-    shares = " and ".join(f"{100 * share:.2g} % {word}" for word, share in parts.items() if share)
-    helped = "saves it" if not found.left else f"leaves {100 * found.left:.2g} %"
+    shares = " and ".join(f"{percent(share)} {word}" for word, share in parts.items() if share)
+    helped = "saves it" if not found.left else f"leaves {percent(found.left)}"
     saves = f"a loss scale of 2^{found.power} {helped}" if found.power else "no loss scale saves it"
     return f"of {quantity(name)} {here.subject.case.dtype} has {shares}; {saves}"
 

@@ -19,6 +19,7 @@ from gradverify.cases.modules import in_dtype
 from gradverify.checks.gradient import differentiated, formula_of, matching
 from gradverify.checks.subject import Subject, shaken, shaken_cotangents
 from gradverify.errors import OpError
+from gradverify.numerics.noise import TF32
 from gradverify.records.evidence import Evidence
 from gradverify.records.policy import Policy
 from gradverify.records.spec import Spec
@@ -180,10 +181,12 @@ class Compared:
     def order(self) -> float:
         """By how much another order of summation multiplies what one rounding of the inputs does.
 
-        Roundings of partial sums of n terms add up to sqrt(n) of them. In narrower dtypes sums belong in float32.
+        Roundings of partial sums of n terms add up to sqrt(n) of them. In narrower dtypes, and in tf32, sums belong in
+        float32.
         """
         sizes = (t.numel() for t in self.subject.point.primals.values() if t is not None)
-        return float(max([*sizes, 1])) ** 0.5 if self.subject.case.dtype == "float32" else 1.0
+        own = self.subject.case.dtype == "float32" and self.subject.unit < TF32
+        return float(max([*sizes, 1])) ** 0.5 if own else 1.0
 
     @property
     def least(self) -> float:

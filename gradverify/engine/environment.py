@@ -8,6 +8,7 @@ import subprocess
 
 import torch
 
+from gradverify.autodiff.settings import digits_of_float32
 from gradverify.engine.threads import SMALL
 from gradverify.records.run import Environment
 
@@ -27,9 +28,7 @@ def environment() -> Environment:
 def _flags() -> dict[str, str]:
     return {
         "deterministic_algorithms": str(torch.are_deterministic_algorithms_enabled()),
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "cuda_matmul_allow_tf32": str(torch.backends.cuda.matmul.allow_tf32),
-        "cudnn_allow_tf32": str(torch.backends.cudnn.allow_tf32),
+        **digits_of_float32(),
         "fp16_reduced_precision_reduction": str(torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction),
         "bf16_reduced_precision_reduction": str(torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction),
         "flush_denormal": str(not bool(torch.tensor(1e-310, dtype=torch.float64) * 1)),

@@ -131,6 +131,21 @@ def worst_gap(analytic: Array, numeric: Array, bar: Array) -> Gap:
     )
 
 
+def units_apart(a: Array, b: Array, *, unit: float, least: float) -> float:
+    """The largest distance of two results, [n], in units in the last place of a dtype; infinite if one is not finite.
+
+    `unit`: its unit roundoff; `least`: its smallest number above zero, the last place of all that is subnormal.
+    """
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
+        return 0.0
+    x, y = a[~same], b[~same]
+    if not (np.isfinite(x) & np.isfinite(y)).all():
+        return float("inf")
+    _, exponents = np.frexp(np.maximum(np.abs(x), np.abs(y)))
+    return float(np.max(np.abs(x - y) / np.maximum(np.ldexp(unit, exponents), least)))
+
+
 def through_float32(a: Array) -> bool:
     """Whether every entry is representable in float32: the sign of a result that went through it."""
     nonzero = a[(a != 0) & np.isfinite(a)]

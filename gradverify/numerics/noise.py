@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import factorial
 
 import numpy as np
@@ -22,9 +25,25 @@ UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8, "float16
 """Unit roundoff u of each dtype: half the distance from 1 to the next number."""
 
 
+TF32 = 2.0**-11
+"""That of float32 in products on tensor cores, which read ten bits of it."""
+
+_of_float32 = ContextVar("unit roundoff of float32", default=UNITS["float32"])
+
+
 def unit_roundoff(dtype: str) -> float:
     """The unit roundoff of a floating dtype. Raises KeyError for one that is not real floating."""
-    return UNITS[dtype]
+    return _of_float32.get() if dtype == "float32" else UNITS[dtype]
+
+
+@contextmanager
+def float32_is_tf32() -> Iterator[None]:
+    """Within it float32 has the roundoff that its products have where tf32 is allowed."""
+    token = _of_float32.set(TF32)
+    try:
+        yield
+    finally:
+        _of_float32.reset(token)
 
 
 def noise_levels(path: Path, *, finest: int = -31) -> tuple[tuple[int, Array], ...]:

@@ -62,6 +62,11 @@ def _power(sizes: Array, r: Range) -> int:
     return int(usable.max()) if usable.size and usable.max() > 0 else min(most, int(wanted.max()) if wanted.size else 0)
 
 
+def percent(share: float) -> str:
+    """`3 %`, `0.24 %`, `100 %`: two digits of a share."""
+    return f"{float(f'{100 * share:.2g}'):g} %"
+
+
 def highest(size: float, bound: float) -> int:
     """The largest k with 2^k size <= bound. Raises ValueError where size is not positive."""
     return math.floor(math.log2(bound) - math.log2(size))

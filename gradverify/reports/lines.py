@@ -128,7 +128,11 @@ def _budget(result: Result) -> str:
 
 def _apart(result: Result) -> str:
     """How far equal calls lie apart where their bits differ: that is apart from whether they are right."""
-    if result.claim != "repeat" or not result.code:
+    if result.claim != "repeat":
+        return ""
+    if "apart" in result.measured:
+        return f"{result.measured['apart']}, which rounding explains{'' if result.code else ', as declared'}"
+    if not result.code:
         return ""
     far = f"{10**-result.digits:.0e}" if math.isfinite(result.digits) else "less than can be told"
     return f"equal calls lie apart by {far} of an entry at most, which rounding explains"
@@ -154,7 +158,7 @@ def _breaks(result: Result) -> list[str]:
 
 def _of_dtype(result: Result) -> list[str]:
     """What the dtype, or the machine, loses of gradients that are right."""
-    return [str(result.measured[k]) for k in ("lost", "subnormals") if k in result.measured]
+    return [str(result.measured[k]) for k in ("tf32", "lost", "subnormals") if k in result.measured]
 
 
 def _imprecision(result: Result) -> list[str]:

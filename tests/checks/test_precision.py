@@ -196,6 +196,26 @@ def test_what_differs_from_call_to_call_is_in_the_budget_where_it_is_declared(de
     assert of_case([judge(e, Policy()) for e in entries]).outcome.value == outcome
 
 
+class Jittery(Softplus):
+    """Each entry of the gradient is off by up to four roundings, others in each call, as atomics make it."""
+
+    calls = 0
+
+    @staticmethod
+    def backward(ctx, g):
+        Jittery.calls += 1
+        noise = 2 * torch.rand(g.shape, generator=torch.Generator().manual_seed(Jittery.calls)) - 1
+        grad = Softplus.backward(ctx, g.float()).float()
+        return (grad * (1 + noise * 2.0**-6)).to(g.dtype)
+
+
+def test_noise_that_is_declared_is_in_the_averages_and_in_what_the_budget_says():
+    r = result(spec(Jittery, reference=softplus, nondeterministic=True))
+    assert r.outcome.value == "PASS", describe(r)
+    assert ", equal calls lie apart by " in r.budget.derived_from
+    assert result(spec(Jittery, reference=softplus)).outcome.value == "FAIL"
+
+
 def test_a_surrogate_is_the_truth_of_the_gradient_and_the_reference_that_of_the_values():
     class Rounded(Function):
         @staticmethod

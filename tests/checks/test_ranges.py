@@ -66,7 +66,7 @@ def test_what_is_beyond_the_range_is_said_where_nothing_else_can_be():
     s = spec(squares, reference=squares, args=(Arg(name="x", shape="n", domain=Domain(lo=300.0, hi=400.0)),))
     r = result(s, "float16")
     assert r.outcome.value == "INCONCLUSIVE"
-    assert "100% of output 0 cannot be told: it leaves the range of float16" in describe(r)
+    assert "100 % of output 0 cannot be told: it leaves the range of float16" in describe(r)
 
 
 # What is lost on the way.

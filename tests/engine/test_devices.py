@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import Annotated
 
 import pytest
@@ -9,11 +10,14 @@ import torch
 from torch.autograd import Function
 
 import gradverify as gv
+from gradverify.checks import precision, repeat
 from gradverify.cli.exit_codes import exit_code
 from gradverify.engine import session, verify
 from gradverify.engine.environment import environment
 from gradverify.records.policy import Plan, Policy
+from gradverify.records.run import describe
 from gradverify.records.spec import Arg, Dim, Spec
+from tests.faults.narrow import rounded
 
 SECOND = "cpu:0"
 
@@ -149,10 +153,146 @@ def test_a_gradient_on_another_device_is_told():
     assert (found.outcome.value, found.code) == ("FAIL", "GV109")
 
 
+# Tf32, on a device that is said to have it: the op and the plain computation read torch's setting, as kernels do.
+
+
+def in_tf32(t, *, bits=10):
+    """The same with so many bits left, where tf32 is allowed."""
+    return rounded(t, bits) if torch.backends.cuda.matmul.allow_tf32 else t
+
+
+class Obedient(Function):
+    """Takes tf32 where it is allowed."""
+
+    backward_bits = 10
+
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return in_tf32(a) @ in_tf32(b)
+
+    @classmethod
+    def pulled(cls, ctx, g):
+        a, b = (in_tf32(t, bits=cls.backward_bits) for t in ctx.saved_tensors)
+        g = in_tf32(g, bits=cls.backward_bits)
+        return g @ b.T, a.T @ g
+
+    @staticmethod
+    def backward(ctx, g):
+        return Obedient.pulled(ctx, g)
+
+
+def plain_product(a, b):
+    """As torch has it on such a device, forward and backward; the truth is in float64, which has no tf32."""
+    return a @ b if a.dtype is torch.float64 else Obedient.apply(a, b)
+
+
+class Stubborn(Obedient):
+    """Takes tf32 in its backward whatever is allowed."""
+
+    @staticmethod
+    def backward(ctx, g):
+        a, b = (rounded(t, 10) for t in ctx.saved_tensors)
+        return rounded(g, 10) @ b.T, a.T @ rounded(g, 10)
+
+
+class Coarse(Obedient):
+    """Takes bfloat16 where tf32 is allowed."""
+
+    backward_bits = 7
+
+    @staticmethod
+    def backward(ctx, g):
+        return Coarse.pulled(ctx, g)
+
+
+@pytest.mark.parametrize(
+    ("op", "outcome", "phase"),
+    [(Obedient, "PASS", None), (Stubborn, "FAIL", None), (Coarse, "FAIL", "with tf32 allowed")],
+)
+@pytest.mark.usefixtures("two")
+def test_float32_is_judged_with_and_without_tf32_where_a_device_has_it(monkeypatch, op, outcome, phase):
+    monkeypatch.setattr(precision, "has_tf32", lambda device: device == SECOND)
+    args = (Arg(name="a", shape="m k"), Arg(name="b", shape="k n"))
+    s = Spec(name="product", op=op, args=args, reference=plain_product)
+    plan = Plan(claims=("precision",), dtypes=("float32",), devices=(SECOND,), examples=3)
+    (r,) = verify.verify(s, plan, Policy())
+    assert r.outcome.value == outcome, describe(r)
+    if outcome == "FAIL":
+        assert r.worst.evidence.facts.get("phase") == phase
+    else:
+        assert str(r.measured["tf32"]).startswith("with tf32 allowed within ")
+        assert r.budget.value < 1e-4
+    assert torch.backends.cuda.matmul.allow_tf32 is False
+
+
+# Streams, of a device that is made up: work that is queued on the wrong one finds what was there before.
+
+
+class Queues:
+    """Which stream is current, and whether the device has come to the work of the side stream."""
+
+    current = "home"
+
+
+@contextmanager
+def aside(device):
+    Queues.current = "side"
+    try:
+        yield
+    finally:
+        Queues.current = "home"
+
+
+class Launched(Scale):
+    """A kernel that is launched on the current stream."""
+
+    stream = staticmethod(lambda: Queues.current)
+
+    @classmethod
+    def late(cls, *tensors):
+        """What a kernel reads: on another stream than the one on which its inputs are made, not them."""
+        return tensors if cls.stream() == Queues.current else tuple(torch.zeros_like(t) for t in tensors)
+
+    @staticmethod
+    def backward(ctx, g):
+        return Scale.backward(ctx, Launched.late(g)[0])
+
+
+class LaunchedAtHome(Launched):
+    """A backward that is launched on the default stream, whichever is current."""
+
+    stream = staticmethod(lambda: "home")
+
+    @staticmethod
+    def backward(ctx, g):
+        return Scale.backward(ctx, LaunchedAtHome.late(g)[0])
+
+
+@pytest.mark.parametrize(("op", "outcome", "code"), [(Launched, "PASS", ""), (LaunchedAtHome, "FAIL", "GV204")])
+@pytest.mark.usefixtures("two")
+def test_forward_and_backward_are_called_on_a_side_stream_where_a_device_has_streams(monkeypatch, op, outcome, code):
+    monkeypatch.setattr(repeat, "has_streams", lambda device: device == SECOND)
+    monkeypatch.setattr(repeat, "side_stream", aside)
+    plan = Plan(claims=("repeat",), devices=(SECOND,), examples=3)
+    (r,) = verify.verify(spec(op), plan, Policy())
+    assert (r.outcome.value, r.code) == (outcome, code)
+    if code:
+        text = describe(r)
+        assert "not repeatable: the gradient of `x` (forward and backward on a side stream)" in text
+        assert "torch.cuda.current_stream()" in text
+
+
+@pytest.mark.usefixtures("two")
+def test_a_device_without_streams_has_none_tried(monkeypatch):
+    monkeypatch.setattr(repeat, "side_stream", lambda device: pytest.fail(device))
+    assert ran(spec(), claims=("repeat",), devices=("cpu",)) == [("cpu", "float64", "PASS", "")]
+
+
 def test_the_environment_says_what_changes_the_digits():
     flags = environment().flags
     assert flags["flush_denormal"] == "False"
-    assert {"float32_matmul_precision", "cuda_matmul_allow_tf32", "cudnn_allow_tf32"} <= set(flags)
+    assert {"cuda_matmul_fp32_precision", "cudnn_conv_fp32_precision", "cpu_matmul_fp32_precision"} <= set(flags)
     torch.set_flush_denormal(True)
     try:
         assert environment().flags["flush_denormal"] in ("True", "False")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradverify.numerics.ranges import Lost, Range, highest, lost
+from gradverify.numerics.ranges import Lost, Range, highest, lost, percent
 
 HALF = Range(largest=65504.0, normal=2.0**-14, least=2.0**-24)
 
@@ -60,3 +60,8 @@ def test_what_is_too_large_is_scaled_down():
 )
 def test_the_highest_power(size, bound, power):
     assert highest(size, bound) == power
+
+
+@pytest.mark.parametrize(("share", "words"), [(1.0, "100 %"), (0.0234, "2.3 %"), (0.5, "50 %"), (1e-5, "0.001 %")])
+def test_a_share_has_two_digits(share, words):
+    assert percent(share) == words
