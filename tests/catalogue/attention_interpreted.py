@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated
 BOUND = 1e-14
 TILES = Tiles((4, 8, 4, 1), (8, 4, 4, 1), (4, 4, 4, 1), (8, 8, 4, 1))
 # b, hk, group, m, n, d, dv
-SHAPES = ((1, 1, 2, 9, 13, 5, 5), (2, 1, 1, 13, 9, 3, 7), (1, 2, 1, 8, 8, 4, 1))
+SHAPES = ((1, 1, 2, 5, 9, 5, 5), (2, 1, 1, 9, 5, 3, 7), (1, 2, 1, 8, 8, 4, 1))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -81,10 +81,10 @@ def test_tiles_do_not_matter(rows: int, columns: int) -> None:
     assert worst(primals, tiles=Tiles.same(rows, columns), causal=True, window=4) <= BOUND
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 9, 13), (1, 2, 1, 13), (2, 1, 1, 13), (13,)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 2, 5, 9), (1, 2, 1, 9), (2, 1, 1, 9), (9,)], ids=str)
 def test_an_additive_mask_is_differentiated_too(shape: tuple[int, ...]) -> None:
     g = generator(3)
-    primals = [*drawn(g, (2, 1, 2, 9, 13, 5, 3)), normal(g, *shape)]
+    primals = [*drawn(g, (2, 1, 2, 5, 9, 5, 3)), normal(g, *shape)]
     primals[3][torch.rand(shape, generator=g) < 0.3] = -torch.inf
     assert worst(primals, causal=len(shape) == 4) <= BOUND
 
@@ -94,11 +94,11 @@ def test_an_additive_mask_may_be_narrower_than_q() -> None:
     assert worst(drawn(g, (1, 1, 1, 9, 13, 5, 3)), mask=normal(g, 9, 13).float(), causal=True) <= BOUND
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 9, 13), (2, 1, 13), (9, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 2, 5, 9), (2, 1, 9), (5, 1)], ids=str)
 def test_a_boolean_mask_hides(shape: tuple[int, ...]) -> None:
     g = generator(4)
     mask = torch.rand(shape, generator=g) < 0.6
-    assert worst(drawn(g, (2, 1, 2, 9, 13, 5, 3)), mask=mask) <= BOUND
+    assert worst(drawn(g, (2, 1, 2, 5, 9, 5, 3)), mask=mask) <= BOUND
 
 
 @pytest.mark.parametrize("hidden", ["boolean", "additive", "window", "causal", "no keys"])
@@ -132,7 +132,7 @@ def test_logits_far_from_zero_change_nothing(shift: float) -> None:
 
 
 def test_strides_of_inputs_and_cotangents_do_not_matter() -> None:
-    primals = drawn(generator(7), (1, 1, 2, 9, 13, 5, 5))
+    primals = drawn(generator(7), (1, 1, 2, 5, 9, 5, 5))
     laid = [
         lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
         lambda t: t.mT.contiguous().mT,
@@ -143,7 +143,7 @@ def test_strides_of_inputs_and_cotangents_do_not_matter() -> None:
         q, k, v = (lay(p) for lay, p in zip(laid[i:] + laid[:i], primals, strict=False))
         assert worst([q, k, v]) <= BOUND
     leaves = [p.detach().requires_grad_() for p in primals]
-    one = torch.ones((), dtype=torch.float64).expand(1, 2, 9, 5)
+    one = torch.ones((), dtype=torch.float64).expand(1, 2, 5, 5)
     found, wanted = (
         torch.autograd.grad(attention(*leaves, backend="interpret", tiles=TILES), leaves, u) for u in (one, one.clone())
     )
@@ -152,8 +152,8 @@ def test_strides_of_inputs_and_cotangents_do_not_matter() -> None:
 
 def test_only_wanted_gradients_are_made() -> None:
     g = generator(8)
-    primals = [*drawn(g, (1, 1, 2, 5, 6, 3, 3)), normal(g, 5, 6)]
-    u = normal(g, 1, 2, 5, 3)
+    primals = [*drawn(g, (1, 1, 2, 3, 5, 3, 3)), normal(g, 3, 5)]
+    u = normal(g, 1, 2, 3, 3)
     whole = everything(partial(attention, backend="interpret", tiles=TILES), primals, primals, u)[1:5]
     for mask in itertools.product((False, True), repeat=4):
         leaves = [p.detach().requires_grad_(m) for p, m in zip(primals, mask, strict=True)]
