@@ -39,7 +39,7 @@ def fails_for(spec: Spec, case: Case, fails: Fails) -> tuple[str, ...]:
     seen = {
         letter: found
         for letter, several in outline.variadic.items()
-        if not several and len(found := dict(_tried(spec, case, letter, outline.dims[letter], fails))) > 1
+        if not several and len(found := _ruled(spec, case, letter, outline.dims[letter], fails)) > 1
     }
     telling = {n: found for n, found in seen.items() if len(set(found.values())) == 2}
     free = [n for n, found in seen.items() if all(found.values())]
@@ -57,15 +57,32 @@ def _said(telling: Mapping[str, Mapping[int, bool]], free: list[str]) -> Iterato
         yield f"  {letter}  {strip(found)}"
 
 
-def _tried(spec: Spec, case: Case, letter: str, dim: Dim, fails: Fails) -> Iterator[tuple[int, bool]]:
+def _ruled(spec: Spec, case: Case, letter: str, dim: Dim, fails: Fails) -> dict[int, bool]:
+    """What becomes of each size; where no rule tells them apart, with other values at each that does not fail."""
+    found = dict(_tried(spec, case, letter, dim, fails))
+    if len(set(found.values())) < 2 or rule(letter, found):
+        return found
+    return found | dict(
+        _tried(spec, case, letter, dim, lambda c: found.get(_size(c, letter)) or fails(c), everywhere=True)
+    )
+
+
+def _size(case: Case, letter: str) -> int:
+    size = dict(case.dims).get(letter, 0)
+    assert isinstance(size, int)
+    return size
+
+
+def _tried(
+    spec: Spec, case: Case, letter: str, dim: Dim, fails: Fails, *, everywhere: bool = False
+) -> Iterator[tuple[int, bool]]:
     known = dict(case.dims)
-    failing = known.get(letter, 0)
-    assert isinstance(failing, int)
+    failing = _size(case, letter)
     for size in _sizes(failing, dim):
         dims = known | {letter: size} | {n: size for n, s in known.items() if n.partition("#")[2] == letter and s != 1}
         one = replace(case, dims=tuple(sorted(dims.items())))
         if _small(spec, dims) and allowed(spec, one):
-            said = _said_of(one, fails, again=size > failing)
+            said = _said_of(one, fails, again=everywhere or size > failing)
             if said is not None:
                 yield size, said
 

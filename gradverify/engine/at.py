@@ -64,13 +64,19 @@ class _Counted:
 
 
 def examine(
-    function: Callable[..., Any], inputs: tuple[Any, ...], *, policy: Policy | None = None, seed: int = 0
+    function: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    *,
+    policy: Policy | None = None,
+    seed: int = 0,
+    every: bool = True,
 ) -> Examination:
     """Hold backward against central differences of `function` at `inputs`.
 
     Differentiated: the floating and complex tensors that require grad, or all of them where none does.
-    Example: `examine(MyFunction.apply, (x, w))`. At a kink, a claim among the subgradients is
-    INCONCLUSIVE (GV302). Nothing is raised for what the op does wrong: that is the outcome ERROR.
+    Example: `examine(MyFunction.apply, (x, w))`. With `every`, all wrong entries of a large gradient are named, not the
+    worst alone, for further calls that are not counted. At a kink, a claim among the subgradients is INCONCLUSIVE
+    (GV302). Nothing is raised for what the op does wrong: that is the outcome ERROR.
     """
     policy = policy or Policy()
     name = describe_callable(function).rpartition(":")[2]
@@ -93,10 +99,13 @@ def examine(
             reason = f"{TITLES['GV904']}: {error}\n  try: {_NARROW}"
             return Examination(outcome=Outcome.INCONCLUSIVE, code="GV904", verdicts=(), reason=reason, **spent)
         return Examination(outcome=Outcome.ERROR, code=error.code, verdicts=(), reason=str(error), **spent)
-    return _concluded(subject, verdicts, forwards=counted.calls, backwards=Passes.backwards - before)
+    spent = {"forwards": counted.calls, "backwards": Passes.backwards - before}
+    return _concluded(subject, verdicts, every=every, **spent)
 
 
-def _concluded(subject: Subject, verdicts: tuple[Verdict, ...], *, forwards: int, backwards: int) -> Examination:
+def _concluded(
+    subject: Subject, verdicts: tuple[Verdict, ...], *, every: bool, forwards: int, backwards: int
+) -> Examination:
     if not verdicts:
         reason = "no input, or no output, has an element: there is no gradient to check"
         return Examination(
@@ -104,7 +113,7 @@ def _concluded(subject: Subject, verdicts: tuple[Verdict, ...], *, forwards: int
         )
     worst = of_case(verdicts)
     result = conclude([worst], claim="vjp", device="cpu", dtype="float64", cases=Cases(run=1))
-    result = _with_finding(subject, result)
+    result = _with_finding(subject, result, every=every)
     return Examination(
         outcome=result.outcome,
         code=result.code,
@@ -115,8 +124,8 @@ def _concluded(subject: Subject, verdicts: tuple[Verdict, ...], *, forwards: int
     )
 
 
-def _with_finding(subject: Subject, result: Result) -> Result:
+def _with_finding(subject: Subject, result: Result, *, every: bool) -> Result:
     import msgspec
 
-    told = explain(subject.spec, result, runs=0, locate=lambda: wrong_entries(subject))
+    told = explain(subject.spec, result, runs=0, locate=lambda: wrong_entries(subject) if every else None)
     return msgspec.structs.replace(result, finding=told)

@@ -355,17 +355,12 @@ class _Trial:
         return msgspec.structs.replace(result, finding=told, code=result.code if told is None else told.code)
 
     def _likewise(self, result: Result) -> Callable[[Case], bool | None]:
-        """Whether another case fails with the same code; None where it cannot be judged, or time is up.
-
-        A case at which nothing moves and nothing is claimed says nothing.
-        """
+        """Whether another case fails with the same code; None where it cannot be judged, or time is up."""
 
         def fails(case: Case) -> bool | None:
             late = self.deadline is not None and time.monotonic() > self.deadline
             verdict = None if late else self._judge(case)
             if verdict is None or verdict.outcome is Outcome.INCONCLUSIVE or verdict.moot:
-                return None
-            if verdict.outcome is Outcome.PASS and verdict.evidence.scale == 0:
                 return None
             return verdict.outcome is Outcome.FAIL and verdict.code == result.code
 
