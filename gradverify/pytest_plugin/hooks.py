@@ -138,7 +138,8 @@ class _Gathered:
         if self.parts and not hasattr(self.config, "workerinput"):
             from gradverify.pytest_plugin.report import required, whole, write
 
-            interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
+            # What a plugin stops by itself (`--stepwise`) ends as an interruption, too, and is none.
+            interrupted = exitstatus == pytest.ExitCode.INTERRUPTED and not session.shouldstop
             self.run = whole(self.parts, self.config, began=self.began, interrupted=interrupted)
             self.notes = [*required(self.run, session), *write(self.run, session)]
 

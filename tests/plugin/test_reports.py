@@ -101,6 +101,14 @@ def test_a_run_that_is_interrupted_says_so_and_keeps_what_was_verified(project: 
     assert [op["spec"] for op in found["ops"]] == ["scale"]
 
 
+@pytest.mark.parametrize("stop", ["--stepwise", "-x"])
+def test_a_run_that_stops_at_a_failure_as_it_was_told_is_not_interrupted(suite: Project, stop: str) -> None:
+    suite.run(*OPTIONS, "--gv-report", "out", stop, "test_a.py", plugins=("cacheprovider", "stepwise"))
+    found = report(suite.path / "out")
+    assert found["run"]["interrupted"] is False
+    assert [len(op["checks"]) for op in found["ops"]] == [2, 1]
+
+
 def test_two_runs_are_the_same_but_for_their_times(suite: Project) -> None:
     for name in ("first", "second"):
         suite.run(*OPTIONS, "--gv-report", name)
