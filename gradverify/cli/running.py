@@ -39,7 +39,7 @@ _TABLE_FROM = 4
 
 def verify_request(request: Request) -> int:
     """Do what the request says; the exit code. Raises UsageError before anything is run, never after."""
-    report = json_.prepare(request.report) if request.report else None
+    report = formats.prepare(request.report, request.config.report.formats) if request.report else None
     target = json_.output_file(request.output_file) if request.output_file else None
     if request.events:
         emptied(request.events)

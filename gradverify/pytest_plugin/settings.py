@@ -21,7 +21,7 @@ from gradverify.planning import NARROWING, overridden, plan_of, replace, split
 from gradverify.records.described import described
 from gradverify.records.policy import Plan, Policy
 from gradverify.records.spec import Spec
-from gradverify.reports import json_
+from gradverify.reports import formats
 from gradverify.reports.json_ import output_file
 
 _NAMES = ("profile", "checks", "skip", "device", "dtype", "seed", "max_time", "examples")
@@ -99,20 +99,26 @@ def _read(config: pytest.Config) -> Settings:
         own = replace(own, specs=globs, root=str(config.rootpath))
     given = {n: v for n in _NAMES if (v := _given(config, n)) not in (None, [])}
     plan_of(own, **given)
-    directory = config.getoption("gv_report") or own.report.dir
-    report = Path(own.root, directory) if directory and not config.getoption("gv_report") else directory
     worker = getattr(config, "workerinput", None)
     events = config.getoption("gv_events")
     return Settings(
         config=own,
         given=given,
         strict=not config.getoption("gv_allow_inconclusive"),
-        report=json_.prepare(Path(report)) if report and worker is None else None,
+        report=_report(config, own) if worker is None else None,
         events=output_file(Path(events), "--gv-events") if events else None,
         require=devices_named(split(_given(config, "require") or own.require)),
         replays=tuple(_replays(config, own)),
         worker=worker or {},
     )
+
+
+def _report(config: pytest.Config, own: Config) -> Path | None:
+    """The file of the report, made sure of. What is tried again leaves that of the whole run alone."""
+    asked = config.getoption("gv_report")
+    usual = Path(own.root, own.report.dir) if own.report.dir and not config.getoption("gv_replay") else None
+    directory = Path(asked) if asked else usual
+    return formats.prepare(directory, own.report.formats) if directory else None
 
 
 def _replays(config: pytest.Config, own: Config) -> list[Failure]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 
+from gradverify.errors import UsageError
 from gradverify.records.run import Run
 from gradverify.reports import json_
 
@@ -33,6 +34,18 @@ def made(run: Run, name: str, *, strict: bool = True, compared: bool = False) ->
     module, _, function = _MAKERS[name].partition(".")
     make: Callable[..., str] = getattr(import_module(f"gradverify.reports.{module}"), function)
     return make(run, strict=strict) if name == "junit" else make(run)
+
+
+def prepare(directory: Path, formats: Iterable[str]) -> Path:
+    """The JSON file of a directory of reports, made sure of before a long run.
+
+    Raises UsageError where the directory cannot be written, or holds a file of one of these names that is not ours.
+    """
+    target = json_.prepare(directory)
+    taken = [FILES[name] for name in formats if (directory / FILES[name]).exists() and not target.exists()]
+    if taken:
+        raise UsageError(f"--report {directory}: its {taken[0]} was not written by gradverify; name another directory.")
+    return target
 
 
 def write(run: Run, directory: Path, formats: Iterable[str], *, strict: bool = True) -> list[Path]:

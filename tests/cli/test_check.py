@@ -170,6 +170,16 @@ def test_the_configured_formats_are_written_beside_it(project, engine, gradverif
     assert plan.trail
 
 
+def test_a_file_that_is_not_ours_is_not_replaced_by_a_report(project, engine, gradverify_) -> None:
+    (project / "pyproject.toml").write_text('[tool.gradverify]\nreport = { dir = "site", formats = ["html"] }\n')
+    (project / "site").mkdir()
+    (project / "site" / "index.html").write_text("mine")
+    answer = gradverify_("check", "scale")
+    assert (answer.code, engine.calls) == (2, [])
+    assert "its index.html was not written by gradverify; name another" in " ".join(answer.err.split())
+    assert (project / "site" / "index.html").read_text() == "mine"
+
+
 @pytest.mark.parametrize("at", [1, 2])
 def test_events_are_written_as_they_happen(at, project, engine, gradverify_) -> None:
     engine.breaks = (at, KeyboardInterrupt())

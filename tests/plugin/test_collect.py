@@ -129,6 +129,9 @@ def test_the_configuration_and_the_environment_hold(
         (("--gv-examples", "0"), "*examples must lie between 1 and 1,000,000*"),
         (("--gv-checks", "vjp", "--gv-skip", "vjp"), "*leave no claim*"),
         (("--gv-report", "ops.py"), "*--report ops.py*name a directory*"),
+        (("--gv-events", "no/where.ndjson"), "*--gv-events no/where.ndjson: its directory does not exist*"),
+        (("--gv-require", "gpu"), "*unknown device 'gpu' (did you mean 'cuda'?)*"),
+        (("--gv-replay", "gone"), "*gone: no failure of this id is kept*"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

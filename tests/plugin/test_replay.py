@@ -39,6 +39,15 @@ def test_a_failure_that_is_mended_passes_and_is_kept_for_the_command_line(kept: 
     assert (project.path / ".gradverify" / "failures" / f"{name}.json").exists()
 
 
+def test_what_is_tried_again_leaves_the_report_of_the_whole_run_and_needs_no_device(kept: tuple[Project, str]) -> None:
+    project, name = kept
+    project.write("pyproject.toml", '[tool.gradverify]\nreport = { dir = "out" }\nrequire = ["mps"]\n')
+    before = (project.path / "out" / "report.json").read_bytes()
+    done = project.run("--gv-replay", name)
+    assert (project.path / "out" / "report.json").read_bytes() == before
+    assert "required device" not in done.stdout.str()
+
+
 def test_processes_of_xdist_replay_too(kept: tuple[Project, str]) -> None:
     project, name = kept
     done = project.start("--gv-replay", name, "-n2", plugins=("xdist",))
