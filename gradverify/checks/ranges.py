@@ -27,6 +27,8 @@ ROOM = {"float16": (2.0**8, 2.0**4)}
 AMPLE = (2.0**24, 2.0**24)
 """The same where the range is wide: what a right backward multiplies and adds on its way has room."""
 
+REMEDY = "compute in float32 inside and round once, or multiply by what is near 1 before what is not"
+
 FLUSHED = 0.5
 """Most of the subnormal numbers that are returned as zero: they are flushed."""
 
@@ -77,6 +79,7 @@ def _end(there: Compared, name: str, b: Budget, power: int) -> tuple[Evidence, s
         "phase": cotangents,
         "few": True,
         "said": f"{top}; something {way} on the way",
+        "remedy": REMEDY,
     }
     kept = {k: v for k, v in e.facts.items() if k in ("kink", "cause", "float32")}
     return msgspec.structs.replace(e, resolution=float("nan"), facts={**kept, **facts}), name

@@ -78,6 +78,7 @@ def test_an_intermediate_that_overflows_where_the_cotangents_are_large_is_told()
     assert "in float16                grad x[0,0] = inf" in text
     assert "with cotangents of 2^12 its largest entry is " in text
     assert "which float16 holds; something overflows on the way" in text
+    assert "try: compute in float32 inside and round once, or multiply by what is near 1 before what is not" in text
 
 
 def test_what_the_plain_computation_loses_too_is_not_held_against_the_op():
