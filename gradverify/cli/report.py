@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import webbrowser
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 
 from gradverify.cli import output
 from gradverify.cli.exit_codes import exit_code
+from gradverify.config import load
 from gradverify.errors import UsageError
 from gradverify.records.run import Run
 from gradverify.reports import formats, json_
@@ -27,7 +29,7 @@ _FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
 
 
 @click.command("report")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN.json...")
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN.json]...")
 @click.option("--html", **_FILE, help="One HTML file, for people.")
 @click.option("--json", "json", **_FILE, help="All of them as one report.")
 @click.option("--junit", **_FILE, help="JUnit XML, for Jenkins, GitLab and others.")
@@ -38,20 +40,22 @@ _FILE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "FILE"}
 @click.option("--baseline", **_FILE, help="A SARIF or JSON report: what it has is known, only what is new fails.")
 @click.option("--exit-code", is_flag=True, help="Exit as the run did: 1 FAIL, 2 unusable, 3 not verified.")
 @click.option("--allow-inconclusive", is_flag=True, help="A claim that cannot be judged is skipped, and fails nothing.")
-@click.option("--open", "opened", is_flag=True, help="Show the HTML file in a browser.")
+@click.option(
+    "--open", "opened", is_flag=True, help="Show the HTML in a browser; without --html, in a file of its own."
+)
 @click.option("--no-times", is_flag=True, help="Leave out dates, durations and the command: same seed, same bytes.")
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> None:
     """Write reports of runs.
 
     RUN.json are reports that `check --report` or `pytest --gv-report` wrote, or directories that hold one; `-` is
-    standard input. Several (shards, devices) become one: each op once, of two results of the same claim the worse.
-    FILE `-` is standard output. Without any format, what `check` prints is printed. Under --baseline the exit code
-    is that of what is new.
+    standard input; without any, the directory that [tool.gradverify] names for reports. Several (shards, devices)
+    become one: each op once, of two results of the same claim the worse. FILE `-` is standard output. Without any
+    format, what `check` prints is printed. Under --baseline the exit code is that of what is new.
     """
     outputs = _outputs(given)
     known = _known(given["baseline"]) if given["baseline"] else None
-    run = merged([_read(path) for path in given["runs"]])
+    run = merged([_read(path) for path in given["runs"] or [_usual()]])
     run = timeless(run) if given["no_times"] else run
     seen = {e.fingerprint for e in findings(run)}
     run = run if known is None else baselined(run, known)
@@ -81,12 +85,27 @@ def _outputs(given: Mapping[str, Any]) -> dict[str, Path]:
     streamed += ["--github"] if given["github"] else []
     if len(streamed) > 1:
         raise UsageError(f"{' and '.join(streamed)} would be mixed on standard output; write one of them to a file.")
-    if given["opened"] and outputs.get("html", _STDOUT) == _STDOUT:
-        raise UsageError("--open shows a file: name it, for example --html report.html --open.")
+    if given["opened"] and outputs.get("html") == _STDOUT:
+        raise UsageError(
+            "--html - and --open contradict each other: a browser shows a file; name one, or leave --html out."
+        )
+    if given["opened"] and "html" not in outputs:
+        outputs["html"] = Path(tempfile.mkdtemp(prefix="gradverify-"), formats.FILES["html"])
     for option, path in outputs.items():
         if path != _STDOUT:
             json_.output_file(path, f"--{option}")
     return outputs
+
+
+def _usual() -> Path:
+    """The directory in which the project keeps its reports. Raises UsageError where it names none."""
+    config = load()
+    if config.report.dir is None:
+        raise UsageError(
+            "name a report, for example one that `gradverify check --report out` wrote into out, or set "
+            '`report = { dir = "out" }` in [tool.gradverify].'
+        )
+    return Path(config.root, config.report.dir)
 
 
 def _read(path: Path) -> Run:

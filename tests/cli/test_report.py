@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -102,6 +103,22 @@ def test_github_gets_annotations_and_its_summary(
     assert (folder / "summary.md").read_text().startswith("before\n### gradverify: 1 FAIL")
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_the_report_of_the_project_is_shown_in_a_browser(
+    gradverify_: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    (folder / "pyproject.toml").write_text('[tool.gradverify]\nreport = { dir = "out" }\n')
+    (folder / "out").mkdir()
+    (folder / "failing.json").rename(folder / "out" / "report.json")
+    option = ("--html", "mine.html") if named else ()
+    assert gradverify_("report", "--open", *option).code == 0
+    (file,) = (Path(unquote(urlsplit(uri).path)) for uri in shown)
+    assert (file == folder / "mine.html") is named
+    assert "GV199" in file.read_text()
+
+
 def test_without_times_reports_of_one_seed_are_equal(gradverify_: Call) -> None:
     answer = gradverify_("report", "failing.json", "--no-times", "--json", "-")
     assert json.loads(answer.out)["run"]["duration_s"] == 0.0
@@ -117,7 +134,8 @@ def test_without_times_reports_of_one_seed_are_equal(gradverify_: Call) -> None:
         (["failing.json", "--json", "-", "--md", "-"], "--json - and --md - would be mixed on standard output"),
         (["failing.json", "--github", "--md", "-"], "--md - and --github would be mixed"),
         (["failing.json", "--junit", "no/where.xml"], "--junit no/where.xml: its directory does not exist"),
-        (["failing.json", "--open"], "--open shows a file: name it, for example --html report.html --open"),
+        (["failing.json", "--html", "-", "--open"], "--html - and --open contradict each other"),
+        (["--md", "-"], "name a report, for example one that `gradverify check --report out` wrote"),
         (["failing.json", "--sarif", "."], "--sarif .: is a directory"),
         (["failing.json", "--baseline", "gone"], "--baseline gone: "),
         (["failing.json", "--baseline", "bad.json"], "--baseline bad.json: "),
@@ -136,11 +154,3 @@ def test_what_cannot_be_read_or_written_is_told_before_anything_is(
 def test_an_empty_run_is_a_run(gradverify_: Call, folder: Path) -> None:
     (folder / "empty.json").write_text(json_.dumps(Run()))
     assert gradverify_("report", "empty.json", "--exit-code").code == 3
-
-
-def test_open_shows_the_file_that_was_written(gradverify_: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", opened.append)
-    assert gradverify_("report", "failing.json", "--html", "r.html", "--open").code == 0
-    assert opened == [(folder / "r.html").as_uri()]
-    assert "<!doctype html>" in (folder / "r.html").read_text()

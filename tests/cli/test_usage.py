@@ -142,7 +142,7 @@ MISCONFIGURED = {
     "[tool.gradverify.profiles.night]\nexamples = -3": "examples must lie between 1 and 1,000,000, got -3",
     "[[tool.gradverify.override]]\nmatch = 'a'\nchecks = { vpj = false }": "unknown claim 'vpj' (did you mean 'vjp'?)",
     "[[tool.gradverify.override]]\nmatc = 'a'": "override[0]] unknown key 'matc' (did you mean 'match'?)",
-    "report = { dir = 'r', formats = ['html'] }": "report.formats[0]: invalid enum value 'html'.",
+    "report = { dir = 'r', formats = ['pdf'] }": "report.formats[0]: invalid enum value 'pdf'.",
     "= 3": "cannot be read: Invalid",
 }
 
