@@ -23,6 +23,13 @@ def by_name(given):
     return given.name
 
 
+def one_by_one(faults):
+    """One test a fault; all tests of a fault run in one worker, which judges it once."""
+    return pytest.mark.parametrize(
+        "fault", [pytest.param(f, id=f.name, marks=pytest.mark.xdist_group(f.name)) for f in faults]
+    )
+
+
 @cache
 def results(spec, claims=()):
     return {r.claim: r for r in verify(spec, Plan(examples=20, seed=0, claims=claims), Policy())}
@@ -32,7 +39,7 @@ def told(found):
     return "\n".join(describe(r) for r in found)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=by_name)
+@one_by_one(FAULTS)
 def test_every_fault_fails_under_each_claim_that_it_lists_and_under_its_own_code(fault):
     found = results(fault.wrong, fault.must_fail)
     missed = [found[c] for c in fault.must_fail if found[c].outcome is not Outcome.FAIL]
@@ -40,7 +47,7 @@ def test_every_fault_fails_under_each_claim_that_it_lists_and_under_its_own_code
     assert fault.code in (None, found[fault.primary].code)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=by_name)
+@one_by_one(FAULTS)
 def test_no_correct_twin_fails_or_is_inconclusive_without_a_stated_reason(fault):
     passing = {Outcome.PASS, Outcome.SKIP} | ({Outcome.INCONCLUSIVE} if fault.unresolved else set())
     bad = [r for r in results(fault.right).values() if r.outcome not in passing]

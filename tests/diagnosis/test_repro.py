@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from gradverify.diagnosis.repro import literal
-from gradverify.engine.verify import verify
-from gradverify.records.policy import Plan, Policy
 from tests.faults.table import FAULTS
+from tests.test_faults import one_by_one, results
 
 ROOT = Path(__file__).parents[2]
 WITH_SNIPPETS = ("vjp", "edges", "special", "linear", "layout")
@@ -112,9 +111,9 @@ def bare(code):
     return done.stdout
 
 
-@pytest.mark.parametrize("fault", CHOSEN, ids=lambda f: f.name)
+@one_by_one(CHOSEN)
 def test_a_snippet_shows_its_fault(fault):
-    (result,) = verify(fault.wrong, Plan(examples=20, claims=(fault.primary,)), Policy())
+    result = results(fault.wrong, fault.must_fail)[fault.primary]
     snippet = result.finding.repro
     assert bool(snippet) != (fault.name in WITHOUT)
     if snippet:
