@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from gradverify.cli.output import save
-from gradverify.errors import UsageError
 from gradverify.records.run import OpRun, Run
 from gradverify.records.verdict import Result
 from gradverify.reports.events import line_of, lines_of, skipped
@@ -42,6 +41,4 @@ class Events:
 
 def emptied(path: Path) -> None:
     """Make sure, before anything is run, that the file can be written, and empty it. Raises UsageError."""
-    if path == Path("-"):
-        raise UsageError("--events -: standard output has the report; name a file, for example --events run.ndjson.")
     save("", output_file(path, "--events"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -12,12 +15,18 @@ from gradverify.cases.outline import Outline, outlines
 from gradverify.config import Config
 from gradverify.errors import UsageError
 
+GROUP = "gradverify.specs"
+"""Entry points of installed packages that name where their specs are."""
+
 # Folders that hold no spec of the user's.
 _SKIPPED = {".venv", "venv", "node_modules", "__pycache__", "build", "dist", "site-packages"}
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """A spec that was found without being imported. `kind`: `catalogue` (shipped with gradverify) or `project`."""
+    """A spec that was found without being imported.
+
+    `kind`: `project`, `installed` (of a package that names its specs), or `catalogue` (shipped with gradverify).
+    """
 
     file: str
     kind: str
@@ -49,6 +58,29 @@ def shipped_files() -> list[Path]:
     return [f for f in python_files(folder) if not _marks_package(f)] if folder else []
 
 
+def installed_files() -> list[Path]:
+    """The spec files of installed packages: modules or folders that an entry point of GROUP names, as `pkg.specs`."""
+    found: dict[Path, None] = {}
+    for point in entry_points(group=GROUP):
+        top, *inner = point.value.partition(":")[0].strip().split(".")
+        where = _found(top)
+        for folder in (where.submodule_search_locations or ()) if where else ():
+            place = Path(folder, *inner)
+            module = place.with_suffix(".py")
+            found |= dict.fromkeys(python_files(place) if place.is_dir() else [module] if module.is_file() else [])
+        if where and where.origin and not where.submodule_search_locations:
+            found[Path(where.origin)] = None
+    return [f for f in found if not _marks_package(f)]
+
+
+def _found(top: str) -> ModuleSpec | None:
+    """Where a top-level module is; it is not imported. None where the name is no module's."""
+    try:
+        return find_spec(top)
+    except (ImportError, ValueError):
+        return None
+
+
 def project_files(config: Config) -> list[Path]:
     """The spec files that the project's globs find. Raises UsageError for a glob that is no glob."""
     found: dict[Path, None] = {}
@@ -67,7 +99,9 @@ def project_files(config: Config) -> list[Path]:
 def listed(config: Config) -> tuple[list[Listed], list[str]]:
     """All specs of the project and of the catalogue, unimported, and the errors of files that cannot be read."""
     mine = project_files(config)
-    files = [(f, "project") for f in mine] + [(f, "catalogue") for f in shipped_files() if f not in mine]
+    theirs = [f for f in installed_files() if f not in mine]
+    files = [(f, "project") for f in mine] + [(f, "installed") for f in theirs]
+    files += [(f, "catalogue") for f in shipped_files() if f not in mine and f not in theirs]
     ours = shipped()
     entries, errors = [], []
     for file, kind in files:

@@ -53,6 +53,8 @@ def output_file(path: Path, option: str = "--output-file") -> Path:
 
     An existing Python file is refused: the option swallowed a target.
     """
+    if path == Path("-"):
+        raise UsageError(f"{option} -: standard output has the report; name a file.")
     if path.is_dir():
         raise UsageError(f"{option} {path}: is a directory; name a file.")
     if path.suffix == ".py":

@@ -29,6 +29,37 @@ def test_list_shows_project_and_catalogue_without_importing(project, gradverify_
     assert (answer.code, answer.err, max(map(len, lines)) <= 88) == (0, "", True)
 
 
+INSTALLED = {
+    "folder": ("theirs.checks", "theirs/checks/op.py"),
+    "module": ("theirs.checks", "theirs/checks.py"),
+    "top": ("theirs_checks", "theirs_checks.py"),
+}
+
+
+@pytest.mark.parametrize("kind", INSTALLED)
+def test_specs_of_installed_packages_are_found_by_their_entry_points(
+    kind, project, engine, tmp_path_factory, monkeypatch, gradverify_
+) -> None:
+    """The package itself is not imported: it would end the process."""
+    named, file = INSTALLED[kind]
+    lib = tmp_path_factory.mktemp("lib")
+    texts = {
+        "theirs/__init__.py": "raise SystemExit",
+        file: f"{HEAD}import gradverify as gv\n@gv.spec(abs)\ndef their_op(x: Annotated[Tensor, 'n']): ...\n",
+        "theirs-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n",
+        "theirs-1.0.dist-info/entry_points.txt": f"[{files.GROUP}]\nmine = {named}\ngone = no.such.module\n",
+    }
+    for name, text in texts.items():
+        (lib / name).parent.mkdir(parents=True, exist_ok=True)
+        (lib / name).write_text(text)
+    monkeypatch.syspath_prepend(str(lib))
+    assert any(line.split()[:2] == ["their_op", "installed"] for line in gradverify_("list").out.splitlines())
+    assert gradverify_("check", "their_op").code == 0
+    assert engine.calls[0][0] == ["their_op"]
+    gradverify_("check")
+    assert "their_op" not in engine.calls[1][0]
+
+
 def test_list_as_json(project, gradverify_) -> None:
     rows = json.loads(gradverify_("list", "--json").out)
     first = rows[0]

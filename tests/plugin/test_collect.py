@@ -130,6 +130,7 @@ def test_the_configuration_and_the_environment_hold(
         (("--gv-checks", "vjp", "--gv-skip", "vjp"), "*leave no claim*"),
         (("--gv-report", "ops.py"), "*--report ops.py*name a directory*"),
         (("--gv-events", "no/where.ndjson"), "*--gv-events no/where.ndjson: its directory does not exist*"),
+        (("--gv-events", "-"), "*--gv-events -: standard output has the report; name a file*"),
         (("--gv-require", "gpu"), "*unknown device 'gpu' (did you mean 'cuda'?)*"),
         (("--gv-replay", "gone"), "*gone: no failure of this id is kept*"),
     ],
