@@ -60,8 +60,8 @@ def budget(
     point and at neighbours of it, so that every rounding inside is drawn anew; empty where there is none. `least`:
     half of the smallest number above zero. `order`: what another order of summation multiplies the condition by. An
     entry's bar is its largest error, or the ratio of errors to (condition + rounding) that most entries stay below,
-    times its own, at least once that; and no less than half of the entries are off by: what is small by cancellation
-    keeps the rounding of what has cancelled. `noise` is added to the bars.
+    times its own, at least once that; and no less than half of the entries that are not all zero are off by: what is
+    small by cancellation keeps the rounding of what has cancelled. `noise` is added to the bars.
     """
     size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
     condition = order * _farthest(truth, moved)
@@ -71,8 +71,9 @@ def budget(
         ratios = worst[np.isfinite(worst)] / own[np.isfinite(worst)]
     ratio = max(float(np.quantile(ratios, MOST)) if ratios.size else 0.0, 1.0)
     whole = norm(size) or 1.0
-    known = np.maximum(worst, own)[np.isfinite(worst)]
-    shared = float(np.median(known)) if known.size else 0.0
+    # A row in which nothing is kept says nothing of one in which all but one term has cancelled.
+    alive = np.isfinite(worst) & ((size > 0) | (condition > 0) | (worst > 0))
+    shared = float(np.median(np.maximum(worst, own)[alive])) if alive.any() else 0.0
     apart = np.zeros_like(truth) if noise is None else noise
     return Budget(
         bar=np.maximum(np.where(np.isnan(worst), np.inf, worst), np.maximum(ratio * own, shared)) + apart,

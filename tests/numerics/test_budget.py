@@ -91,3 +91,13 @@ def test_an_entry_that_is_far_off_is_no_matter_of_averages():
     found = np.array([1.01, 1.01, 0.0])
     assert slope_of(found, truth, truth, unit=UNIT) == pytest.approx(0.01)
     assert spread_of(found, truth, truth, unit=UNIT) == pytest.approx(0.01)
+
+
+def test_rows_in_which_nothing_is_kept_do_not_make_the_bar_of_what_has_cancelled_zero():
+    truth = np.array([0.0] * 12 + [1.0, -2.0, 0.5])
+    moved = [truth * (1 + 2.0**-24)]
+    plain = [np.where(truth == 0, 0.0, 3e-8)]
+    found = budget(truth, moved, plain, unit=2.0**-24, least=1e-45)
+    assert found.bar[0] > 3e-8
+    assert found.bar[0] == np.median(found.bar[:12])
+    assert budget(np.zeros(4), [np.zeros(4)], [np.zeros(4)], unit=2.0**-24, least=1e-45).bar.max() < 1e-44
