@@ -203,7 +203,8 @@ class _Trial:
     def _swept(self, seed: int) -> tuple[tuple[Case, Pins], ...]:
         every = sweep(self.spec, self.claim, dtype=self.dtype, device=self.device, seed=seed)
         swept = spread(every, max(math.ceil(len(every) * self.plan.examples / WHOLE), 1))
-        self.swept = frozenset(case for case, _ in swept)
+        if self.plan.trail:
+            self.swept = frozenset(case for case, _ in swept)
         return swept
 
     def _not_applicable(self) -> str:
