@@ -24,8 +24,8 @@ WORTH = 0.01
 ROOM = {"float16": (2.0**8, 2.0**4)}
 """Dtype -> how far the largest entry is kept from the smallest normal number, and from the largest one."""
 
-AMPLE = (2.0**24, 2.0**24)
-"""The same where the range is wide: what a right backward multiplies and adds on its way has room."""
+AMPLE = (2.0**48, 2.0**48)
+"""The same where the range is wide: exponentials that a right backward multiplies by have room, squares have not."""
 
 REMEDY = "compute in float32 inside and round once, or multiply by what is near 1 before what is not"
 
