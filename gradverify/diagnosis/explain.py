@@ -13,6 +13,7 @@ from gradverify.diagnosis.entries import Locate, wrong_in
 from gradverify.diagnosis.error_map import error_map
 from gradverify.diagnosis.figures import whole_gradient
 from gradverify.diagnosis.frame import Frame, frame
+from gradverify.diagnosis.matters import matters
 from gradverify.diagnosis.patterns import Pattern
 from gradverify.diagnosis.repro import repro
 from gradverify.numerics.picture import TARGET
@@ -120,9 +121,11 @@ _PLACES = ("GV104", "GV107")
 
 
 def _sizes(spec: Spec, result: Result, e: Evidence, fails: Fails) -> tuple[str, ...]:
-    """For which sizes a wrong gradient is wrong."""
-    wanted = result.outcome is Outcome.FAIL and result.claim in ("vjp", "edges")
-    return fails_for(spec, e.case, fails) if wanted else ()
+    """For which sizes a wrong gradient is wrong, and what else it hangs on."""
+    if result.outcome is not Outcome.FAIL or result.claim not in _OF_BACKWARD:
+        return ()
+    sizes = fails_for(spec, e.case, fails) if result.claim in ("vjp", "edges") else ()
+    return (*sizes, *matters(spec, e.case, fails))
 
 
 def _right(names: tuple[str, ...]) -> str:
