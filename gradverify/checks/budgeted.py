@@ -111,7 +111,10 @@ def budgets(here: Compared, count: int) -> dict[str, Budget]:
     """The budget of every quantity, from so many neighbours."""
     subject, sides, noise = here.subject, here.sides, _noise(here)
     errors = [_errors(sides.plain(subject, here.us), here.truth)]
-    errors += [_errors(sides.plain(s, us), sides.truth(s, us)) for s, us in here.near(count, by=8 * subject.unit)]
+    errors += [
+        _errors(sides.plain(s, us, draw=k), sides.truth(s, us))
+        for k, (s, us) in enumerate(here.near(count, by=8 * subject.unit))
+    ]
     moved = [sides.truth(s, us) for s, us in here.widened().near(count, by=subject.unit, draw=AGAIN)]
     rounded = sides.rounded_keywords(subject)
     moved += [] if rounded is None else [sides.truth(rounded, here.us)]

@@ -14,6 +14,7 @@ from gradverify.autodiff.calling import Called
 from gradverify.autodiff.frozen import Recorder
 from gradverify.autodiff.products import Tape
 from gradverify.autodiff.rounded import in_float64
+from gradverify.cases import materialise
 from gradverify.cases.materialise import dtype_named
 from gradverify.cases.modules import in_dtype
 from gradverify.checks.gradient import differentiated, formula_of, matching
@@ -46,7 +47,14 @@ class Sides:
         """Both sides of a spec."""
         return cls(narrow=spec, wide=in_dtype(spec, FINE))
 
-    def truth(self, subject: Subject, us: Sequence[Tensor | None], *, steps: str | None = None) -> Results:
+    def truth(
+        self,
+        subject: Subject,
+        us: Sequence[Tensor | None],
+        *,
+        steps: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Results:
         """What is promised, in float64 on the CPU, at the subject's own inputs and cotangents.
 
         An op that is the truth itself and refuses the CPU is called where it is.
@@ -54,24 +62,35 @@ class Sides:
         `steps`: each step is rounded to that dtype instead. Raises NoTruth where reference or op refuses float64.
         """
         try:
-            return self._at(subject, us, "cpu", steps)
+            return self._at(subject, us, "cpu", steps, generator)
         except OpError as error:
             if subject.case.device == "cpu":
                 raise NoTruth(str(error)) from error
         try:
-            return self._at(subject, us, subject.case.device, steps)
+            return self._at(subject, us, subject.case.device, steps, generator)
         except OpError as error:
             raise NoTruth(str(error)) from error
 
-    def _at(self, subject: Subject, us: Sequence[Tensor | None], device: str, steps: str | None) -> Results:
-        with in_float64(rounded_to=None if steps is None else dtype_named(steps)):
+    def _at(
+        self,
+        subject: Subject,
+        us: Sequence[Tensor | None],
+        device: str,
+        steps: str | None,
+        generator: torch.Generator | None,
+    ) -> Results:
+        with in_float64(rounded_to=None if steps is None else dtype_named(steps), generator=generator):
             return promised(self.widened(subject, device), [None if u is None else u.to(device) for u in us])
 
-    def plain(self, subject: Subject, us: Sequence[Tensor | None]) -> Results:
-        """What is promised, computed plainly in the dtype: by the reference, or by the op's steps, each rounded."""
+    def plain(self, subject: Subject, us: Sequence[Tensor | None], *, draw: int | None = None) -> Results:
+        """What is promised, computed plainly in the dtype: by the reference, or by the op's steps, each rounded.
+
+        `draw`: rounded up or down at random, where that can be.
+        """
         if self.narrow.reference is not None:
             return promised(subject, us)
-        return self.truth(subject, us, steps=subject.case.dtype)
+        generator = None if draw is None else materialise.generator(subject.case, "roundings", str(draw))
+        return self.truth(subject, us, steps=subject.case.dtype, generator=generator)
 
     @property
     def word(self) -> str:

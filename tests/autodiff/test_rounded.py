@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from gradverify.autodiff.rounded import in_float64
@@ -63,3 +64,35 @@ def test_integers_and_several_results_pass_through():
         values, places = torch.stack([THIRD, THIRD * 2]).max(0)
     assert places.dtype is torch.int64
     assert torch.equal(values, (THIRD * 2).bfloat16().double())
+
+
+def test_at_random_it_is_rounded_to_either_neighbour_and_exactly_so_in_the_mean():
+    x = torch.full((100_000,), 1 + 2.0**-25, dtype=torch.float64)
+    with in_float64(rounded_to=torch.float32, generator=torch.Generator().manual_seed(0)):
+        y = x * 1
+    assert set(y.unique().tolist()) == {1.0, 1 + 2.0**-23}
+    assert abs((y == 1.0).double().mean().item() - 0.75) < 0.01
+
+
+def test_what_is_a_float_stays_one():
+    x = torch.tensor([1.5, 0.0, -torch.inf, torch.nan, 3e38], dtype=torch.float64)
+    with in_float64(rounded_to=torch.float32, generator=torch.Generator().manual_seed(0)):
+        y = x * torch.tensor([1.0, 1.0, 1.0, 1.0, 10.0], dtype=torch.float64)
+    assert torch.equal(y[:3], x[:3])
+    assert y[3].isnan()
+    assert y[4] > 3e38
+
+
+@pytest.mark.parametrize("function", [torch.softmax, torch.log_softmax])
+def test_softmax_step_by_step_is_softmax_and_rounds_what_cancels(function):
+    x = torch.tensor([[0.3, -17.2, -1.0], [2.0, -15.0, -20.0]], dtype=torch.float64, requires_grad=True)
+    u = torch.tensor([[0.7, -1.2, 0.4], [1.1, 0.3, -0.9]], dtype=torch.float64)
+    y = function(x, -1)
+    (want,) = torch.autograd.grad(y, x, u)
+    with in_float64(rounded_to=torch.float32):
+        z = function(x, -1)
+        (got,) = torch.autograd.grad(z, x, u)
+    # Four roundings of numbers of size 1, or of the size of the value.
+    assert ((z - y).abs() <= 2.0**-22 * y.abs().clamp(min=1)).all()
+    assert ((got - want).abs() <= 2.0**-22).all()
+    assert ((got - want).abs() > 1e-9).any()
