@@ -220,9 +220,10 @@ def report(done: list[Row]) -> str:
         "twins failed: ours / slow / fast / all flags",
     ]
     note = (
-        "Gradcheck gets three ordinary points of each spec, and its verdict is for the op as it stands: contracts other"
+        "Gradcheck gets three ordinary points of each spec, and its verdict is for the op as it stands: contracts "
+        "other than `exact`, and claims that it does not make, count against it. The claims that should lead were "
+        "revised after seeing which did, for about thirty faults."
     )
-    note += " than `exact`, and claims that it does not make, count against it."
     return f"{table(head, lines)}\n\n{note}"
 
 

@@ -23,6 +23,8 @@ is registered wrongly."""
 
 _ROUNDED = 2.0**-6
 """What rounds to bfloat16 is off by 2^-8 and no linear map either: the wrong gradient says more."""
+_OF_VALUES = frozenset({"forward", "vjp", "linear", "edges", "special", "jvp", "adjoint", "double_backward"})
+"""Claims that numbers of too few digits fail, too."""
 
 _ORDINARY = frozenset({"normal", "decimals", "ones", "ramp"})
 """Words of values that are nothing special; a failure shrinks to them where it can."""
@@ -32,17 +34,21 @@ def led(results: Iterable[Result]) -> list[Result]:
     """The results in claims' order, but what explains another failure before it.
 
     What _CAUSES names comes first; then `special` before `vjp` where the gradient is wrong at special values only;
-    and a tensor on the context before what a change of it does.
+    and a tensor on the context before what a change of it does. Numbers of a narrow dtype that have lost digits, and no
+    more, are a matter of `precision`.
     """
     found = list(results)
     failing = {r.claim: r for r in found if r.outcome is Outcome.FAIL}
-    return sorted(found, key=lambda r: _rank(r, failing))
+    digits = "precision" in failing and _lost_digits(found)
+    return sorted(found, key=lambda r: _rank(r, failing, digits=digits))
 
 
-def _rank(result: Result, failing: dict[str, Result]) -> tuple[int, float]:
+def _rank(result: Result, failing: dict[str, Result], *, digits: bool) -> tuple[int, float]:
     place = tuple(CLAIMS).index(result.claim) if result.claim in CLAIMS else len(CLAIMS)
     if result.outcome is not Outcome.FAIL:
         return (1 if result.outcome is Outcome.ERROR else 2, place)
+    if digits and (result.claim == "precision" or result.claim in _OF_VALUES):
+        return (0, len(_CAUSES)) if result.claim == "precision" else (1, place)
     cause = next(
         (k for k, (claim, code) in enumerate(_CAUSES) if result.claim == claim and result.code.endswith(code)), -1
     )
@@ -52,6 +58,12 @@ def _rank(result: Result, failing: dict[str, Result]) -> tuple[int, float]:
         return (0, len(_CAUSES))
     held_too = result.claim == "memory" and "lifetime" in failing and failing["lifetime"].code == "GV212"
     return (1, tuple(CLAIMS).index("lifetime") - 0.5 if held_too else place)
+
+
+def _lost_digits(found: Iterable[Result]) -> bool:
+    """Whether values and derivatives that fail are off by roundings at most, and not in float64."""
+    wrong = [r for r in found if r.outcome is Outcome.FAIL and r.claim in _OF_VALUES]
+    return all(r.dtype != "float64" and _off(r) < _ROUNDED for r in wrong)
 
 
 def _off(result: Result) -> float:

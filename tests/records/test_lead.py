@@ -9,7 +9,7 @@ from gradverify.records.lead import led
 from gradverify.records.verdict import Outcome, Result, Verdict
 
 
-def failing(claim, code="", *, values=(), gap=1.0):
+def failing(claim, code="", *, values=(), gap=1.0, dtype="float64"):
     e = Evidence(
         case=Case(spec="f", claim=claim, values=values),
         claim=claim,
@@ -20,7 +20,7 @@ def failing(claim, code="", *, values=(), gap=1.0):
         resolution=0.0,
     )
     worst = Verdict(outcome=Outcome.FAIL, code=code, evidence=e)
-    return Result(claim=claim, device="cpu", dtype="float64", outcome=Outcome.FAIL, code=code, worst=worst)
+    return Result(claim=claim, device="cpu", dtype=dtype, outcome=Outcome.FAIL, code=code, worst=worst)
 
 
 def order(*results):
@@ -60,3 +60,23 @@ def test_special_leads_edges_where_ordinary_values_are_right():
 @pytest.mark.parametrize(("code", "first"), [("GV212", "memory"), ("GV214", "lifetime")])
 def test_a_tensor_on_the_context_explains_what_a_change_of_it_does(code, first):
     assert order(failing("lifetime", code), failing("memory", "GV207"))[0] == first
+
+
+@pytest.mark.parametrize(
+    ("gap", "dtype", "first"),
+    [(2.0**-11, "float32", "precision"), (0.5, "float32", "forward"), (2.0**-11, "float64", "forward")],
+)
+def test_lost_digits_are_a_matter_of_precision_and_wrong_values_are_not(gap, dtype, first):
+    wrong = [failing(claim, gap=gap, dtype=dtype) for claim in ("vjp", "forward", "linear")]
+    assert order(*wrong, failing("precision", dtype="float32"))[0] == first
+
+
+def test_state_explains_lost_digits():
+    few = {"gap": 2.0**-11, "dtype": "float32"}
+    assert order(failing("vjp", **few), failing("precision", **few), failing("repeat", **few))[0] == "repeat"
+
+
+def test_what_passes_stands_behind_lost_digits_too():
+    passing = msgspec.structs.replace(failing("layout"), outcome=Outcome.PASS)
+    few = {"gap": 2.0**-11, "dtype": "float32"}
+    assert order(passing, failing("vjp", **few), failing("precision", **few)) == ["precision", "vjp", "layout"]
