@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,12 +17,23 @@ def digits_of_float32() -> dict[str, str]:
 
     Read by the newer settings, which know what was set by the older ones; the reverse raises.
     """
+    return {name: place.fp32_precision for name, place in _places().items()}
+
+
+def put_back(words: Mapping[str, str]) -> None:
+    """Set what `digits_of_float32` has read: the older settings make `ieee` of a `none`."""
+    for name, place in _places().items():
+        if place.fp32_precision != words[name]:
+            place.fp32_precision = words[name]
+
+
+def _places() -> dict[str, Any]:
     backends: Any = torch.backends
     return {
-        "cuda_matmul_fp32_precision": backends.cuda.matmul.fp32_precision,
-        "cudnn_conv_fp32_precision": backends.cudnn.conv.fp32_precision,
-        "cudnn_rnn_fp32_precision": backends.cudnn.rnn.fp32_precision,
-        "cpu_matmul_fp32_precision": backends.mkldnn.matmul.fp32_precision,
+        "cuda_matmul_fp32_precision": backends.cuda.matmul,
+        "cudnn_conv_fp32_precision": backends.cudnn.conv,
+        "cudnn_rnn_fp32_precision": backends.cudnn.rnn,
+        "cpu_matmul_fp32_precision": backends.mkldnn.matmul,
     }
 
 
@@ -43,6 +54,7 @@ def tf32(*, allowed: bool) -> Iterator[None]:
         with _by_newer_settings("tf32" if allowed else "ieee"):
             yield
         return
+    before = digits_of_float32()
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -50,20 +62,17 @@ def tf32(*, allowed: bool) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(word)
         torch.backends.cudnn.allow_tf32 = conv
+        put_back(before)
 
 
 @contextmanager
 def _by_newer_settings(word: str) -> Iterator[None]:
-    backends: Any = torch.backends
-    places = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
-    before = [p.fp32_precision for p in places]
-    for p in places:
-        p.fp32_precision = word
+    before = digits_of_float32()
+    put_back({name: old if name.startswith("cpu") else word for name, old in before.items()})
     try:
         yield
     finally:
-        for p, old in zip(places, before, strict=True):
-            p.fp32_precision = old
+        put_back(before)
 
 
 def has_streams(device: str) -> bool:

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from gradverify.autodiff import settings
-from gradverify.autodiff.settings import digits_of_float32, has_streams, has_tf32, side_stream, tf32
+from gradverify.autodiff.settings import digits_of_float32, has_streams, has_tf32, put_back, side_stream, tf32
 
 
 @pytest.mark.parametrize("word", ["highest", "high", "medium"])
 @pytest.mark.parametrize("allowed", [True, False])
 def test_tf32_is_allowed_or_not_within_and_as_before_after(word, allowed):
+    own = digits_of_float32()
     torch.set_float32_matmul_precision(word)
     try:
         before = digits_of_float32()
@@ -27,6 +28,10 @@ def test_tf32_is_allowed_or_not_within_and_as_before_after(word, allowed):
         assert torch.get_float32_matmul_precision() == word
     finally:
         torch.set_float32_matmul_precision("highest")
+        put_back(own)
+    with tf32(allowed=allowed):
+        pass
+    assert digits_of_float32() == own
 
 
 NEWER = """
