@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
-from gradverify.cases import shapes
+from gradverify.cases import shapes, sizes
 from gradverify.cases.strategies import allowed, offered_layouts
 from gradverify.diagnosis.boundary import Fails
 from gradverify.diagnosis.case import VALUES, recipe
@@ -15,6 +15,9 @@ from gradverify.records.spec import Spec
 
 OTHERS = 3
 """Other draws of the values, and other values of a keyword, that are tried."""
+
+BATCHES = ((1,), (2,), (3,), (2, 2))
+"""Sizes that are tried of a letter for any number of axes."""
 
 MEMORY = ("sliced", "transposed")
 """Layouts that are tried where the smallest case is contiguous: gaps in a row, and rows beside each other."""
@@ -46,6 +49,7 @@ def _still(spec: Spec, cases: list[Case], fails: Fails) -> bool | None:
 
 
 def _varied(spec: Spec, case: Case) -> Iterator[tuple[str, list[Case]]]:
+    yield from _batches(spec, case)
     yield from _keywords(spec, case)
     words = dict.fromkeys(VALUES.get(w, w) for _, w in case.values)
     peculiar = " and ".join(filter(None, words))
@@ -59,6 +63,15 @@ def _varied(spec: Spec, case: Case) -> Iterator[tuple[str, list[Case]]]:
         yield "layout of the cotangent", [replace(case, cotangents=())]
     if case.differentiate != spec.differentiable():
         yield "which inputs require grad", [replace(case, differentiate=spec.differentiable())]
+
+
+def _batches(spec: Spec, case: Case) -> Iterator[tuple[str, list[Case]]]:
+    """Letters that stand for any number of axes, of which no rule of sizes is told."""
+    given = dict(case.dims)
+    for letter, several in sizes.outline(spec).variadic.items():
+        if several and letter in given:
+            others = [s for s in BATCHES if s != given[letter]]
+            yield letter, [replace(case, dims=tuple(sorted((given | {letter: s}).items()))) for s in others]
 
 
 def _keywords(spec: Spec, case: Case) -> Iterator[tuple[str, list[Case]]]:

@@ -42,6 +42,13 @@ def test_what_makes_it_go_away_matters(fails, fields, said):
     assert told(fails, **fields) == (f"matters        {said}",)
 
 
+def test_a_letter_for_any_number_of_axes_is_varied_too():
+    spec = Spec(name="f", op=abs, args=(Arg(name="x", shape="*b n"),))
+    case = Case(spec="f", claim="vjp", dims=(("b", (2,)), ("n", 1)), differentiate=("x",))
+    assert matters(spec, case, lambda c: dict(c.dims)["b"] != (1,)) == ("matters        b; not values, layouts",)
+    assert matters(spec, case, lambda _: True) == ("matters        none of b, values, layouts",)
+
+
 def test_nothing_is_said_where_nothing_can_be_judged():
     assert told(lambda _: None) == ()
 
@@ -51,7 +58,7 @@ def test_nothing_is_said_where_nothing_can_be_judged():
     [
         ("strided_input_gets_none", "layout of x; not values"),
         ("max_pays_every_tie", "values with zeros; not layouts"),
-        ("softmax_diagonal", "none of values, layouts"),
+        ("softmax_diagonal", "none of b, values, layouts"),
     ],
 )
 def test_of_real_faults(name, said):
