@@ -230,3 +230,5 @@ def _patch_language() -> None:
         stub = type("stub", (), {"__globals__": {"lang": module}})
         stock._patch_lang(stub)
     stock._patch_lang = lambda fn: _NoScope()
+    # triton 3.6 takes int() of an array of one element, which numpy 2.4 no longer allows: no loop would run.
+    tl.tensor.__index__ = lambda self: int(self.handle.data.item())

@@ -43,6 +43,15 @@ def _add_all(x, total, n, ATOMIC: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _add_in_turn(x, total, n):
+    last = n + tl.program_id(0)
+    found = 0.0
+    for i in range(tl.program_id(0), last, 2):
+        found += tl.load(x + i)
+    tl.store(total, found)
+
+
+@triton.jit
 def _narrow(x, w, y, BLOCK: tl.constexpr):
     at = tl.arange(0, BLOCK)
     a, b = tl.load(x + at), tl.load(w + at)
@@ -64,7 +73,7 @@ def _cast(x, y, BLOCK: tl.constexpr):
 
 def proven(memory: Memory) -> None:
     """Run every proof. Raises Unsupported naming the first that does not hold."""
-    for proof in (_bounds, _views, _races, _undefined, _bfloat16_casts, _bfloat16_arithmetic, _float64):
+    for proof in (_bounds, _views, _races, _loops, _undefined, _bfloat16_casts, _bfloat16_arithmetic, _float64):
         try:
             held = proof()
         except Exception as error:
@@ -114,6 +123,12 @@ def _races() -> bool:
     x, total = torch.ones(8), torch.zeros(1)
     _add_all[(2,)](x, total, 8, True, 4)
     return float(total) == 8 and bool(raises(Race, lambda: _add_all[(2,)](x, total, 8, False, 4)))
+
+
+def _loops() -> bool:
+    total = torch.zeros(1)
+    _add_in_turn[(1,)](torch.arange(5.0), total, 5)
+    return float(total) == 6
 
 
 def _undefined() -> bool:
