@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gradverify.cli.options import request
+from gradverify.cli.options import DOCUMENTS, FORMS, request
 from gradverify.config import load
 
 _SOME: dict[str, Any] = {"multiple": True, "metavar": "NAME[,NAME]"}
@@ -39,7 +39,11 @@ def _env(name: str) -> dict[str, Any]:
 @click.option("--require", **_SOME, **_env("REQUIRE"), help="Exit 3 if nothing ran on this device.")
 @click.option("--allow-inconclusive", is_flag=True, help="A claim that cannot be judged does not cause exit 3.")
 @click.option("--exit-zero", is_flag=True, help="Exit 0 on failures too; misuse and bugs keep their codes.")
-@click.option("--format", type=click.Choice(["full", "concise", "json"]), help="A block an op, a line an op, or JSON.")
+@click.option(
+    "--format",
+    type=click.Choice([*FORMS, *DOCUMENTS]),
+    help="A block an op, a line an op, or the run as JSON, JUnit XML, SARIF or GitHub's annotations.",
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="The whole run as JSON on standard output, and nothing else there."
 )

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from gradverify.config import Config, devices_named
 from gradverify.errors import UsageError
 from gradverify.planning import NARROWING, plan_of, split
 from gradverify.records.policy import Plan, Policy
 
-Format = Literal["full", "concise", "json"]
+Form = Literal["full", "concise"]
+Document = Literal["json", "junit", "sarif", "github"]
+
+FORMS: tuple[str, ...] = get_args(Form)
+"""For people, shown as the run goes on."""
+
+DOCUMENTS: tuple[str, ...] = get_args(Document)
+"""For other programs, written when the run is over; standard output then holds nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +32,8 @@ class Request:
     plan: Plan
     policy: Policy
     require: tuple[str, ...]
-    format: Format | None
+    form: Form | None
+    document: Document | None
     output_file: Path | None
     report: Path | None
     events: Path | None
@@ -44,6 +52,7 @@ def request(given: Mapping[str, Any], config: Config) -> Request:
         raise UsageError("-q and -v contradict each other; give one of them.")
     if given["as_json"] and given["format"] not in (None, "json"):
         raise UsageError(f"--json and --format {given['format']} contradict each other; give one of them.")
+    chosen: Any = "json" if given["as_json"] else given["format"]
     report = given["report"] or (Path(config.root, config.report.dir) if config.report.dir else None)
     return Request(
         targets=given["targets"],
@@ -57,7 +66,8 @@ def request(given: Mapping[str, Any], config: Config) -> Request:
         ),
         policy=Policy(strict=not given["allow_inconclusive"]),
         require=devices_named(split(given["require"]) or config.require),
-        format="json" if given["as_json"] else given["format"],
+        form=chosen if chosen in FORMS else None,
+        document=chosen if chosen in DOCUMENTS else None,
         output_file=given["output_file"],
         report=report,
         events=given["events"],

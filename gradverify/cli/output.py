@@ -42,6 +42,19 @@ def save(text: str, path: Path) -> None:
     write(text, path)
 
 
+def summarise(markdown: str) -> str:
+    """Append to the summary of the step where GitHub wants one; a sentence where that cannot be done, else ""."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not summary:
+        return ""
+    try:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(markdown)
+    except OSError as error:
+        return f"GITHUB_STEP_SUMMARY={summary}: {(error.strerror or str(error)).lower()}."
+    return ""
+
+
 @contextlib.contextmanager
 def only_ours() -> Iterator[None]:
     """Keep standard output for us: what the user's modules and ops print there goes to standard error instead.

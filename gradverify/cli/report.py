@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import webbrowser
@@ -148,16 +147,10 @@ def _write(text: str, path: Path) -> None:
 
 def _github(run: Run, given: Mapping[str, Any]) -> None:
     """Annotations on standard output, and the summary where GitHub wants it, unless `--md` has it already."""
-    from gradverify.reports.github import workflow_commands
-
-    output.emit(workflow_commands(run))
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary and not given["md"]:
-        try:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(_made(run, "md", given))
-        except OSError as error:
-            raise UsageError(f"GITHUB_STEP_SUMMARY={summary}: {(error.strerror or str(error)).lower()}.") from error
+    output.emit(_made(run, "github", given))
+    trouble = "" if given["md"] else output.summarise(_made(run, "md", given))
+    if trouble:
+        raise UsageError(trouble)
 
 
 def _view(run: Run) -> View:

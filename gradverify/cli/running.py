@@ -43,17 +43,27 @@ def verify_request(request: Request) -> int:
     target = json_.output_file(request.output_file) if request.output_file else None
     if request.events:
         emptied(request.events)
-    as_json = request.format == "json"
-    with output.only_ours() if as_json else nullcontext():
-        run, bug = _verified(request, streamed=not as_json and target is None)
-    text = json_.dumps(run) if as_json else ""
-    if target:
-        output.save(text or render(run, _view(request, len(run.ops), Style())), target)
-    elif as_json:
-        output.emit(text)
+    document = request.document
+    with output.only_ours() if document else nullcontext():
+        run, bug = _verified(request, streamed=not document and target is None)
+    if document or target:
+        _print(_text(run, request), target)
     _keep(run, request, report)
     required = request.require
     return exit_code(run, strict=request.policy.strict, required=required, bug=bug, exit_zero=request.exit_zero)
+
+
+def _text(run: Run, request: Request) -> str:
+    if request.document:
+        return formats.made(run, request.document, strict=request.policy.strict)
+    return render(run, _view(request, len(run.ops), Style()))
+
+
+def _print(text: str, target: Path | None) -> None:
+    if target:
+        output.save(text, target)
+    else:
+        output.emit(text)
 
 
 def _verified(request: Request, *, streamed: bool) -> tuple[Run, bool]:
@@ -221,8 +231,8 @@ def _view(request: Request, ops: int, style: Style) -> View:
     form: Form = "full" if ops < _TABLE_FROM else "table"
     if request.quiet:
         form = "quiet"
-    elif request.format in ("full", "concise"):
-        form = request.format
+    elif request.form:
+        form = request.form
     claims = selected(request.plan.claims, request.plan.skip)
     return View(form=form, verbose=request.verbose, style=style, claims=claims)
 
@@ -258,6 +268,8 @@ def _keep(run: Run, request: Request, report: Path | None) -> None:
     notes = [last.keep(run, Path(request.config.root))]
     if report:
         notes.append(_reports(run, request, report))
+    if request.document == "github":
+        notes.append(output.summarise(formats.made(run, "md")))
     missing = absent(run, request.require)
     notes += [f"required device absent: nothing ran on {', '.join(missing)}"] if missing else []
     for note in filter(None, notes):

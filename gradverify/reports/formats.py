@@ -20,7 +20,13 @@ FILES = {
 }
 """What each format is called in a directory of reports."""
 
-_MAKERS = {"html": "html.html", "md": "markdown.markdown", "events": "events.events", "junit": "junit.junit"}
+_MAKERS = {
+    "html": "html.html",
+    "md": "markdown.markdown",
+    "events": "events.events",
+    "junit": "junit.junit",
+    "github": "github.workflow_commands",
+}
 
 
 def made(run: Run, name: str, *, strict: bool = True, compared: bool = False) -> str:

@@ -137,6 +137,39 @@ def test_json_is_the_whole_run_and_alone_on_standard_output(project, engine, gra
     assert gradverify_("check", "scale", "--format", "json").out == answer.out
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "holds"),
+    [
+        ("junit", "<?xml", "<failure"),
+        ("sarif", "{", '"ruleId": "GV199"'),
+        ("github", "::error title=GV199 scale", "scale"),
+    ],
+)
+def test_formats_for_other_programs_are_alone_on_standard_output(name, start, holds, project, engine, gradverify_):
+    engine.results = FAIL
+    engine.during = lambda: print("from python")  # noqa: T201
+    answer = gradverify_("check", "scale", "--format", name)
+    assert answer.code == 1
+    assert answer.out.startswith(start)
+    assert holds in answer.out
+    assert "from python" not in answer.out
+    gradverify_("check", "scale", "--format", name, "--output-file", "result")
+    written = (project / "result").read_text()
+    assert written.startswith(start)
+    assert holds in written
+
+
+def test_github_has_no_line_for_what_passes_and_gets_its_summary(project, engine, gradverify_, monkeypatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "summary.md"))
+    answer = gradverify_("check", "scale", "--format", "github")
+    assert (answer.code, answer.out) == (0, "")
+    assert "scale" in (project / "summary.md").read_text()
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "nowhere" / "summary.md"))
+    answer = gradverify_("check", "scale", "--format", "github")
+    assert answer.code == 0
+    assert "GITHUB_STEP_SUMMARY=" in answer.err
+
+
 def test_output_file_takes_the_text_and_leaves_standard_output_empty(project, engine, gradverify_) -> None:
     text = gradverify_("check", "scale").out
     answer = gradverify_("check", "scale", "--output-file", "result.txt")

@@ -104,7 +104,7 @@ MISUSE = {
     ("--arg", "x=k", "--arg", "x=n"): "--arg: 'x' is given two shapes, 'k' and 'n'; keep one of them.",
     ("-q", "-v"): "-q and -v contradict each other",
     ("--json", "--format", "full"): "--json and --format full contradict each other",
-    ("--format", "jsn"): "'jsn' is not one of 'full', 'concise', 'json'",
+    ("--format", "jsn"): "'jsn' is not one of 'full', 'concise', 'json', 'junit', 'sarif', 'github'",
     ("--exampels", "3"): "--exampels",
     ("--report", "pyproject.toml"): "--report pyproject.toml: file exists; name a directory that can be made.",
     ("--report", "pyproject.toml/x"): "--report pyproject.toml/x: not a directory",
