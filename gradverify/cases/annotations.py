@@ -270,10 +270,10 @@ def documented(parameter: Parameter) -> tuple[Scalar, ...] | None:
 
 
 def _more(read: Reading, default: Any) -> tuple[Any, ...]:
-    if read.core is bool or isinstance(default, bool):
-        return (False, True)
     if typing.get_origin(read.core) is Literal:
         return typing.get_args(read.core)
+    if read.core is bool or isinstance(default, bool):
+        return (False, True)
     ends = [b for d in read.metadata if isinstance(d, Domain) for b in (d.lo, d.hi) if b is not None]
     whole = read.core is int or isinstance(default, int)
     return tuple(int(b) if whole else b for b in ends)
