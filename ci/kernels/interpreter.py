@@ -60,9 +60,12 @@ class Strict(InterpreterBuilder):
         return super().create_masked_store(ptrs, value, mask, *how)
 
     def create_atomic_rmw(self, op: Any, ptr: Any, val: Any, mask: Any, *how: Any) -> Any:
+        new = MEMORY.unseen(ptr, mask.data)
         MEMORY.check("add", ptr, mask.data, self.grid_idx)
         if is_narrow(val):
             raise NotImplementedError("the interpreter has no atomics of bfloat16")
+        found = super().create_masked_load(ptr, TensorHandle(new, tl.int1), None, None, None, False)
+        MEMORY.check_written(ptr, found.data[new])
         return super().create_atomic_rmw(op, ptr, val, mask, *how)
 
     def create_atomic_cas(self, ptr: Any, *how: Any) -> Any:

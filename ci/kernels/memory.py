@@ -1,5 +1,8 @@
 """What a kernel may touch: the elements of the tensors that it was launched with, and none of them by two programs.
 
+What programs add to atomically they may share, but not with one that stores or loads plainly, and it must hold a number
+beforehand.
+
 Every pointer of the interpreter knows the tensor that it was made from, so that an access is held against that tensor's
 own elements: not those of its storage, and not those of a neighbour. Two programs of one launch run at the same time on
 a GPU; what one of them stores plainly, no other may load, store or add to.
@@ -37,6 +40,10 @@ class OutOfBounds(KernelFault):
 
 class Race(KernelFault):
     """Two programs of one launch at one element, and one of them stores it plainly."""
+
+
+class Uninitialised(KernelFault):
+    """An atomic addition to memory that nothing has written."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,19 @@ class Memory:
         if clash is not None:
             words = f"an element of {owner} that another program of this launch touches, too: a race on a GPU"
             self._raise(Race, how, owner, words)
+
+    def unseen(self, pointers: Any, mask: np.ndarray) -> np.ndarray:
+        """Where the elements are that this launch has neither stored nor added to so far."""
+        seen = self.launch.added.keys() | self.launch.stored.keys()
+        new = np.array([p not in seen for p in pointers.data.ravel().tolist()], dtype=bool)
+        return np.asarray(new.reshape(pointers.data.shape) & mask)
+
+    def check_written(self, pointers: Any, values: np.ndarray) -> None:
+        """Hold what an addition finds, when it is the first of its launch, against the fill of fresh memory: NaN."""
+        count = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+        if count:
+            owner = pointers.dtype.owner
+            self._raise(Uninitialised, "add", owner, f"to {count} elements of {owner} that nothing has written")
 
     def _raise(self, kind: type[KernelFault], how: str, owner: Owner | None, what: str) -> None:
         frame = kernel_frame()

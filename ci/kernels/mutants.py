@@ -36,6 +36,11 @@ EXAMPLES = (4, 12)
 """Cases drawn for each claim, and that share of 20 of the swept ones: few, then as many as ci/interpret draws."""
 
 
+OUTSIDE, RACE = "out of bounds", "race"
+MEMORY_FAULTS = {"a race on a GPU": RACE, "that nothing has written": "uninitialised"}
+"""Words of a fault of the memory -> how the table names it."""
+
+
 @dataclass(frozen=True)
 class Caught:
     """What became of a mutant; `row` is the first claim that failed, None where all passed."""
@@ -49,7 +54,7 @@ class Caught:
         if self.row is None:
             return "survived"
         if self.row.faults:
-            return "race" if "a race on a GPU" in self.row.faults[0] else "out of bounds"
+            return next((how for words, how in MEMORY_FAULTS.items() if words in self.row.faults[0]), OUTSIDE)
         return f"{self.row.code or self.row.outcome}"
 
 
@@ -177,7 +182,7 @@ def by_kind(found: Sequence[tuple[str, ...]]) -> str:
     rows = []
     for kind, group in sorted(kinds.items()):
         claims = Counter(f[3] for f in group if f[3] != NOBODY)
-        touched = sum(f[4] in ("out of bounds", "race") for f in group)
+        touched = sum(f[4] in (OUTSIDE, RACE) for f in group)
         words = ", ".join(f"{c} {n}" for c, n in claims.most_common())
         rows.append((kind, len(group), sum(claims.values()), touched or "", words))
     caught = sum(r[2] for r in rows)

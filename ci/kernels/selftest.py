@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ci.kernels.interpreter import Unsupported
-from ci.kernels.memory import Memory, OutOfBounds, Race
+from ci.kernels.memory import Memory, OutOfBounds, Race, Uninitialised
 
 
 @triton.jit
@@ -52,6 +52,20 @@ def _add_in_turn(x, total, n):
 
 
 @triton.jit
+def _add_and_store(total, STORER: tl.constexpr):
+    if tl.program_id(0) == STORER:
+        tl.store(total, 1.0)
+    else:
+        tl.atomic_add(total, 1.0)
+
+
+@triton.jit
+def _add_rows(x, y, n, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.atomic_add(y + at, tl.load(x + at, mask=at < n, other=0.0), mask=at < n)
+
+
+@triton.jit
 def _narrow(x, w, y, BLOCK: tl.constexpr):
     at = tl.arange(0, BLOCK)
     a, b = tl.load(x + at), tl.load(w + at)
@@ -73,7 +87,10 @@ def _cast(x, y, BLOCK: tl.constexpr):
 
 def proven(memory: Memory) -> None:
     """Run every proof. Raises Unsupported naming the first that does not hold."""
-    for proof in (_bounds, _views, _races, _loops, _undefined, _bfloat16_casts, _bfloat16_arithmetic, _float64):
+    for proof in (
+        *(_bounds, _views, _races, _additions, _loops, _undefined),
+        *(_bfloat16_casts, _bfloat16_arithmetic, _float64),
+    ):
         try:
             held = proof()
         except Exception as error:
@@ -129,6 +146,17 @@ def _loops() -> bool:
     total = torch.zeros(1)
     _add_in_turn[(1,)](torch.arange(5.0), total, 5)
     return float(total) == 6
+
+
+def _additions() -> bool:
+    """Shared by those that add, not with one that stores, before or after; and only to what was written."""
+    mixed = all(raises(Race, lambda k=k: _add_and_store[(3,)](torch.zeros(1), k)) for k in range(3))
+    x, y, part = torch.tensor([1.0, torch.nan, 3.0]), torch.zeros(3), torch.empty(4)
+    _add_rows[(2,)](x, y, 3, 4)
+    part[:2] = 0.0
+    fresh = raises(Uninitialised, lambda: _add_rows[(1,)](x, part, 3, 4))
+    right = torch.equal(y.nan_to_num(7.0), torch.tensor([2.0, 7.0, 6.0]))
+    return right and mixed and "adds to 1 elements" in fresh and "(`y`)" in fresh
 
 
 def _undefined() -> bool:

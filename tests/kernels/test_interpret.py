@@ -42,12 +42,17 @@ import ci.kernels.interpreter as strict
 strict._install()
 from ci.kernels import selftest
 stock = strict.InterpreterBuilder
+clash = strict.Launch.clash
+def adders_clash(self, how, *seen): return clash(self, "load" if how == "add" else how, *seen)
 for where, name, value in (
     (strict.Strict, "create_masked_load", stock.create_masked_load),
     (selftest.Memory, "check", lambda self, *_: None),
     (strict, "GARBAGE", dict.fromkeys("fiub", 0)),
     (strict.Strict, "cast_impl", stock.cast_impl),
     (strict.Strict, "binary_op", stock.binary_op),
+    (selftest.Memory, "check_written", lambda self, *_: None),
+    (strict.Launch, "clash", lambda self, how, *_: None),
+    (strict.Launch, "clash", adders_clash),
 ):
     with patch.object(where, name, value):
         try: selftest.proven(strict.MEMORY)
@@ -58,7 +63,10 @@ selftest.proven(strict.MEMORY)
 
     done = run(code=code)
     checks = [line.split("'")[1] for line in done.stdout.splitlines()]
-    assert checks == ["bounds", "bounds", "undefined", "bfloat16_casts", "bfloat16_arithmetic"], done.stderr
+    assert checks == [
+        *("bounds", "bounds", "undefined", "bfloat16_casts", "bfloat16_arithmetic"),
+        *("additions", "races", "additions"),
+    ], done.stderr
     assert all(f"with triton {triton.__version__}" in line for line in done.stdout.splitlines())
 
 
