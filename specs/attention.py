@@ -1,4 +1,5 @@
-"""Attention by tiles, held against attention with all scores: four specs, by what is said of the mask.
+"""Attention by tiles, held against attention with all scores: four specs, by what is said of the mask, and one of dq in
+any order of summation.
 
 The sizes straddle tiles of 8 and 16, so that the same specs serve the kernels in Triton's interpreter. Masks that hide
 all keys of a row, and windows that lie outside the keys, make dead rows: they give 0, and gradients 0.
@@ -131,3 +132,25 @@ def attention_boolean_mask(
 ) -> Tensor:
     """A mask of what may be seen; whole rows may be hidden."""
     return all_scores(q, k, v, mask, causal=causal, window=window)
+
+
+@gv.spec(
+    ops.attention,
+    dims=DIMS,
+    examples=[TAILS, GROUPS, MORE_ROWS, gv.example(b=1, h=2, g=2, m=9, n=17, d=5, e=4, causal=True, window=3)],
+    nondeterministic=True,
+)
+def attention_atomic(
+    q: Annotated[Tensor, "b h*g m d"],
+    k: Annotated[Tensor, "b h n d"],
+    v: Annotated[Tensor, "b h n e"],
+    mask: Annotated[Tensor, "#b #h*g m n"] | None,
+    *,
+    causal: bool = False,
+    window: Literal[None, 3] = None,
+    scale: Literal[None, -1.0, 4.0] = None,
+    deterministic: Literal[False] = False,
+) -> Tensor:
+    """The gradient of q by atomic additions; an order of summation cannot matter to what is summed."""
+    del deterministic
+    return all_scores(q, k, v, mask, causal=causal, window=window, scale=scale)

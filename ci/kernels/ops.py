@@ -142,7 +142,7 @@ def _where(op: KernelOp, spec: Spec) -> Callable[..., bool]:
     )
 
 
-ATTENTION = ("forward", "dkdv", "dq", "jvp")
+ATTENTION = ("forward", "dkdv", "dq", "jvp", "fused")
 
 
 def _of_catalogue(name: str, **fields: Any) -> KernelOp:

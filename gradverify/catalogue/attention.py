@@ -19,9 +19,10 @@ Source: Dao, FlashAttention-2, 2023, arXiv:2307.08691; Milakov, Gimelshein 2018,
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal, cast
 
@@ -54,31 +55,32 @@ class Tiles:
     dkdv: tuple[int, int, int, int]
     dq: tuple[int, int, int, int]
     jvp: tuple[int, int, int, int]
+    fused: tuple[int, int, int, int]
 
     @classmethod
     def same(cls, rows: int, columns: int, num_warps: int = 4, num_stages: int = 1) -> Tiles:
         """The same for every kernel; the interpreter takes tiles from 1 x 1 on, a GPU from 16 x 16 on."""
-        return cls(*[(rows, columns, num_warps, num_stages)] * 4)
+        return cls(*[(rows, columns, num_warps, num_stages)] * len(fields(cls)))
 
 
 # (bytes of an element, head_dim up to) -> tiles; for half precision without spills on sm_90. Not yet timed on any GPU.
 _TABLE: dict[tuple[int, int], Tiles] = {
-    (2, 64): Tiles((128, 64, 4, 3), (64, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2)),
-    (2, 128): Tiles((128, 64, 8, 2), (32, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2)),
-    (2, 256): Tiles((64, 32, 8, 2), (32, 32, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1)),
-    (4, 64): Tiles((64, 32, 4, 2), (32, 32, 4, 1), (64, 32, 8, 1), (32, 32, 4, 1)),
-    (4, 128): Tiles((64, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (32, 16, 4, 1)),
-    (4, 256): Tiles((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
-    (8, 64): Tiles((32, 16, 4, 1), (16, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)),
-    (8, 128): Tiles((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
-    (8, 256): Tiles((16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    (2, 64): Tiles((128, 64, 4, 3), (64, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 128, 8, 2)),
+    (2, 128): Tiles((128, 64, 8, 2), (32, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (32, 64, 8, 2)),
+    (2, 256): Tiles((64, 32, 8, 2), (32, 32, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1)),
+    (4, 64): Tiles((64, 32, 4, 2), (32, 32, 4, 1), (64, 32, 8, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
+    (4, 128): Tiles((64, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (32, 16, 4, 1), (32, 32, 8, 1)),
+    (4, 256): Tiles((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    (8, 64): Tiles((32, 16, 4, 1), (16, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 128): Tiles((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 256): Tiles((16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
 }
 
 # Where a warp multiplies from its own registers (before sm_90, and on sm_120), without spills on sm_80.
 _FROM_REGISTERS: dict[tuple[int, int], Tiles] = {
-    (2, 64): Tiles((128, 64, 8, 3), (32, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2)),
-    (2, 128): Tiles((128, 32, 8, 2), (32, 64, 8, 2), (128, 32, 8, 2), (32, 32, 8, 2)),
-    (4, 64): Tiles((64, 32, 8, 2), (32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 4, 1)),
+    (2, 64): Tiles((128, 64, 8, 3), (32, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (32, 128, 8, 2)),
+    (2, 128): Tiles((128, 32, 8, 2), (32, 64, 8, 2), (128, 32, 8, 2), (32, 32, 8, 2), (32, 64, 8, 2)),
+    (4, 64): Tiles((64, 32, 8, 2), (32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
 }
 
 
@@ -86,9 +88,10 @@ _FROM_REGISTERS: dict[tuple[int, int], Tiles] = {
 #
 # A program of `_forward_kernel`, `_dq_kernel` and `_jvp_kernel` owns rows of q of one head, one of `_dkdv_kernel` rows
 # of k of one head of k and v, over all heads of q in its group: nothing is added up by two programs, so that results do
-# not depend on their order. Row i of q sees key j where i + lo <= j <= i + hi: causal and sliding windows alike. Tiles
-# that lie inside that band are computed without looking at it. Positions of tiles are 64-bit where they multiply a
-# stride.
+# not depend on their order. Where `_dkdv_kernel` is to make dq, too, its programs add their parts to the same rows of
+# it, in whatever order they come. Row i of q sees key j where i + lo <= j <= i + hi: causal and sliding windows alike.
+# Tiles that lie inside that band are computed without looking at it. Positions of tiles are 64-bit where they multiply
+# a stride.
 
 
 def _jit(kernel: Callable[..., Any]) -> Any:
@@ -273,11 +276,14 @@ def _delta_kernel(do, o, delta, dos, os, heads, sq,
 
 
 @_jit
-def _dkdv_loop(dk, dv, k, v, q, do, lse, delta, mask, qs, dos, ms, col, begin, end, sq, sk, band, scale2,
+def _dkdv_loop(dk, dv, k, v, q, do, lse, delta, mask, dq, dmask, qs, dos, ms, col, begin, end, sq, sk, band, scale2,
                EDGE: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr,
                BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr,
-               MASK: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Add dv += pᵀ do and dk += dsᵀ q over rows begin ... end - 1; tiles are [N, M]: transposed."""
+               MASK: tl.constexpr, ADD_DQ: tl.constexpr, DMASK: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """Add dv += pᵀ do and dk += dsᵀ q over rows begin ... end - 1; tiles are [N, M]: transposed.
+
+    Where ADD_DQ, add ds k to the rows of dq [sq, D], contiguous; where DMASK, store ds to dmask [sq, sk], contiguous.
+    """
     for start in range(begin, end, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
         row = rows[None, :]
@@ -293,16 +299,29 @@ def _dkdv_loop(dk, dv, k, v, q, do, lse, delta, mask, qs, dos, ms, col, begin, e
         dp = tl.dot(v, tl.trans(dot), out_dtype=dk.dtype, input_precision=PRECISION)
         ds = p * (dp - mean[None, :])
         dk += tl.dot(ds.to(qt.dtype), qt, out_dtype=dk.dtype, input_precision=PRECISION)
+        if DMASK:
+            at = dmask + row.to(tl.int64) * sk + col
+            tl.store(at, ds.to(dmask.dtype.element_ty), mask=(row < sq) & (col < sk))
+        if ADD_DQ:
+            part = tl.dot(tl.trans(ds).to(k.dtype), k, out_dtype=dk.dtype, input_precision=PRECISION)
+            feature = tl.arange(0, BLOCK_D)[None, :]
+            at = dq + rows[:, None].to(tl.int64) * D + feature
+            tl.atomic_add(at, part, mask=(rows[:, None] < sq) & (feature < D), sem="relaxed")
     return dk, dv
 
 
 @_jit
-def _dkdv_kernel(q, k, v, mask, do, lse, delta, dk, dv, qs, ks, vs, ms, dos, dks, dvs, sizes, band,
+def _dkdv_kernel(q, k, v, mask, do, lse, delta, dk, dv, dq, dmask, qs, ks, vs, ms, dos, dks, dvs, sizes, band,
                  scale: tl.float64, scale2: tl.float64,
                  D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
                  BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr,
-                 MASK: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """Store dk [b, hk, n, d] and dv [b, hk, n, dv], summed over the heads of q in the group."""
+                 MASK: tl.constexpr, ADD_DQ: tl.constexpr, DMASK: tl.constexpr, ACC: tl.constexpr,
+                 PRECISION: tl.constexpr):  # fmt: skip
+    """Store dk [b, hk, n, d] and dv [b, hk, n, dv], summed over the heads of q in the group.
+
+    Where ADD_DQ, add dq / scale to dq [b, h, m, d], in the accumulator's dtype; where DMASK, store ds to dmask
+    [b, h, m, n]. Both are contiguous, and zero before.
+    """
     heads, group, sq, sk = sizes
     first, b, hk = _program(sk, heads // group, BLOCK_N, False)
     k += b * ks[0] + hk * ks[1]
@@ -324,24 +343,34 @@ def _dkdv_kernel(q, k, v, mask, do, lse, delta, dk, dv, qs, ks, vs, ms, dos, dks
     delta += at
     if MASK != 0:
         mask += b * ms[0] + hk * group * ms[1]
+    if ADD_DQ:
+        dq += at * D
+    if DMASK:
+        dmask += at * sk
     for _ in range(group):
         dkt, dvt = _dkdv_loop(
-            dkt, dvt, kt, vt, q, do, lse, delta, mask, qm, dom, mm, col, begin, tl.minimum(full_begin, end), sq, sk,
-            band, scale_2,
-            True, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, PRECISION)  # fmt: skip
+            dkt, dvt, kt, vt, q, do, lse, delta, mask, dq, dmask, qm, dom, mm, col, begin,
+            tl.minimum(full_begin, end), sq, sk, band, scale_2,
+            True, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, ADD_DQ, DMASK, PRECISION)  # fmt: skip
         dkt, dvt = _dkdv_loop(
-            dkt, dvt, kt, vt, q, do, lse, delta, mask, qm, dom, mm, col, full_begin, full_end, sq, sk, band, scale_2,
-            False, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, PRECISION)  # fmt: skip
+            dkt, dvt, kt, vt, q, do, lse, delta, mask, dq, dmask, qm, dom, mm, col, full_begin,
+            full_end, sq, sk, band, scale_2,
+            False, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, ADD_DQ, DMASK, PRECISION)  # fmt: skip
         if HAS_LO:
             dkt, dvt = _dkdv_loop(
-                dkt, dvt, kt, vt, q, do, lse, delta, mask, qm, dom, mm, col, full_end, end, sq, sk, band, scale_2,
-                True, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, PRECISION)  # fmt: skip
+                dkt, dvt, kt, vt, q, do, lse, delta, mask, dq, dmask, qm, dom, mm, col, full_end, end,
+                sq, sk, band, scale_2,
+                True, D, DV, BLOCK_D, BLOCK_DV, BLOCK_M, HAS_LO, HAS_HI, MASK, ADD_DQ, DMASK, PRECISION)  # fmt: skip
         q += qs[1]
         do += dos[1]
         lse += sq
         delta += sq
         if MASK != 0:
             mask += ms[1]
+        if ADD_DQ:
+            dq += sq * D
+        if DMASK:
+            dmask += tl.cast(sq, tl.int64) * sk
     dkt *= tl.full((), scale, ACC)
     _store_rows(dk + b * dks[0] + hk * dks[1], dkt, (dks[2], dks[3]), first, sk, D, BLOCK_N, BLOCK_D)
     _store_rows(dv + b * dvs[0] + hk * dvs[1], dvt, (dvs[2], dvs[3]), first, sk, DV, BLOCK_N, BLOCK_DV)
@@ -512,9 +541,10 @@ class _Call:
     hi: int | None
     backend: str
     tiles: tuple[int, ...]
+    deterministic: bool
 
-    def flat(self) -> tuple[float, int | None, int | None, str, list[int]]:
-        return self.scale, self.lo, self.hi, self.backend, list(self.tiles)
+    def flat(self) -> tuple[float, int | None, int | None, str, list[int], bool]:
+        return self.scale, self.lo, self.hi, self.backend, list(self.tiles), self.deterministic
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
@@ -534,6 +564,7 @@ def _shared(kernel: str, tile: tuple[int, int, int, int], size: int, d: int, dv:
         "dkdv": (columns * both, rows * both),
         "dq": (rows * both, columns * both),
         "jvp": (2 * rows * d, 2 * columns * both),
+        "fused": (columns * both, rows * both),
     }[kernel]
     return size * (own + stages * streamed)
 
@@ -581,7 +612,7 @@ def _smaller(tile: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
 
 def _tiles(flat: Sequence[int], q: Tensor, v: Tensor) -> Tiles:
     if flat:
-        return Tiles(*(tuple(flat[i : i + 4]) for i in range(0, 16, 4)))  # type: ignore[arg-type]
+        return Tiles(*(tuple(flat[i : i + 4]) for i in range(0, len(flat), 4)))  # type: ignore[arg-type]
     if INTERPRETED:
         return Tiles.same(16, 16)
     return _fitting(q, v)
@@ -671,6 +702,10 @@ def _triton_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: 
 def _triton_backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, o: Tensor, lse: Tensor, call: _Call, wants: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    fused = not call.deterministic and bool(wants & _WANT_KV and wants & (_WANT_Q | _WANT_MASK))
+    adding = fused and bool(wants & _WANT_Q)
+    if adding:
+        _alert_not_deterministic(call)
     tiles = _tiles(call.tiles, q, v)
     do, q, k, v, o = map(_reachable, (do, q, k, v, o))
     addressed, ms = _addressed(mask)
@@ -688,24 +723,32 @@ def _triton_backward(
     inputs = (q, k, v, addressed, do, lse, delta)
     strides = (q.stride(), k.stride(), v.stride(), ms, do.stride())
     dq, dk, dv, dmask = (q.new_empty(0) for _ in range(4))
+    ds = total = None
+    if mask is not None and wants & _WANT_MASK:
+        full = mask.shape == (b, heads, sq, k.shape[2])
+        ds = q.new_zeros((b, heads, sq, k.shape[2]), dtype=mask.dtype if full else acc)
+    if wants & (_WANT_Q | _WANT_MASK):
+        dq = _like(q, heads, q.shape[3])
+    if adding:
+        total = q.new_zeros(q.shape, dtype=acc)
     if wants & _WANT_KV:
+        tile = tiles.fused if fused else tiles.dkdv
         dk, dv = _like(k, k.shape[1], k.shape[3]), _like(v, v.shape[1], v.shape[3])
         launch(
             _dkdv_kernel,
-            _grid(k.shape[2], tiles.dkdv[1], b, k.shape[1]),
+            _grid(k.shape[2], tile[1], b, k.shape[1]),
             *inputs,
-            *(dk, dv),
+            *(dk, dv, total, ds if fused else None),
             *strides,
             *(dk.stride(), dv.stride()),
             *common,
-            **_meta(q, v, tiles.dkdv, call, addressed),
+            ADD_DQ=adding,
+            DMASK=fused and ds is not None,
+            **_meta(q, v, tile, call, addressed),
         )
-    if wants & (_WANT_Q | _WANT_MASK):
-        dq = _like(q, heads, q.shape[3])
-        ds = None
-        if mask is not None and wants & _WANT_MASK:
-            full = mask.shape == (b, heads, sq, k.shape[2])
-            ds = q.new_zeros((b, heads, sq, k.shape[2]), dtype=mask.dtype if full else acc)
+    if total is not None:
+        torch.mul(total, call.scale, out=dq)
+    if wants & (_WANT_Q | _WANT_MASK) and not fused:
         launch(
             _dq_kernel,
             _grid(sq, tiles.dq[0], b, heads),
@@ -717,9 +760,22 @@ def _triton_backward(
             DMASK=ds is not None,
             **meta,
         )
-        if mask is not None and ds is not None:
-            dmask = ds.sum_to_size(mask.shape).to(mask.dtype)
-    return dq, dk, dv, dmask
+    if mask is not None and ds is not None:
+        dmask = ds.sum_to_size(mask.shape).to(mask.dtype)
+    return dq if wants & _WANT_Q else q.new_empty(0), dk, dv, dmask
+
+
+def _alert_not_deterministic(call: _Call) -> None:
+    """As torch's own kernels that add in any order: raise, or warn, under torch.use_deterministic_algorithms."""
+    if call.backend != "triton" or not torch.are_deterministic_algorithms_enabled():
+        return
+    said = (
+        "attention: the backward of deterministic=False does not have a deterministic implementation, but "
+        "torch.use_deterministic_algorithms(True) is set"
+    )
+    if not torch.is_deterministic_algorithms_warn_only_enabled():
+        raise RuntimeError(f"{said}; pass deterministic=True, whose backward adds in one order.")
+    warnings.warn(f"{said} with warn_only.", UserWarning, stacklevel=2)
 
 
 def _triton_jvp(
@@ -901,10 +957,11 @@ def _forward_op(
     hi: int | None,
     backend: str,
     tiles: list[int],
+    deterministic: bool,  # noqa: FBT001 (the schema of the op)
 ) -> tuple[Tensor, Tensor]:
     """Return o and lse."""
     run = _plain_forward if backend == "torch" else _triton_forward
-    return run(q, k, v, mask, _Call(scale, lo, hi, backend, tuple(tiles)))
+    return run(q, k, v, mask, _Call(scale, lo, hi, backend, tuple(tiles), deterministic))
 
 
 def _backward_op(
@@ -920,11 +977,12 @@ def _backward_op(
     hi: int | None,
     backend: str,
     tiles: list[int],
+    deterministic: bool,  # noqa: FBT001
     wants: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dq, dk, dv, dmask; those that are not wanted are empty."""
     run = _plain_backward if backend == "torch" else _triton_backward
-    return run(do, q, k, v, mask, o, lse, _Call(scale, lo, hi, backend, tuple(tiles)), wants)
+    return run(do, q, k, v, mask, o, lse, _Call(scale, lo, hi, backend, tuple(tiles), deterministic), wants)
 
 
 def _jvp_op(
@@ -943,10 +1001,11 @@ def _jvp_op(
     hi: int | None,
     backend: str,
     tiles: list[int],
+    deterministic: bool,  # noqa: FBT001 (the schema of the op)
 ) -> Tensor:
     """The tangent of o."""
     run = _plain_jvp if backend == "torch" else _triton_jvp
-    return run(q, k, v, mask, o, lse, (tq, tk, tv, tmask), _Call(scale, lo, hi, backend, tuple(tiles)))
+    return run(q, k, v, mask, o, lse, (tq, tk, tv, tmask), _Call(scale, lo, hi, backend, tuple(tiles), deterministic))
 
 
 _forward = _operator("forward")(_forward_op)
@@ -1042,10 +1101,10 @@ def _registered_backward(ctx: Any, do: Tensor | None, dlse: Tensor | None) -> tu
             "attention: the saved lse has no gradient; differentiate the output, or torch.logsumexp of the scores."
         )
     if do is None:
-        return (None,) * 9
+        return (None,) * 10
     wants = _wants(ctx.needs_input_grad[:4])
     found = _backward(do, *ctx.saved_tensors, *ctx.call, wants)
-    return (*_asked(found, ctx.needs_input_grad[:4]), *[None] * 5)
+    return (*_asked(found, ctx.needs_input_grad[:4]), *[None] * 6)
 
 
 _forward.register_autograd(_registered_backward, setup_context=_keep)
@@ -1235,6 +1294,7 @@ def attention(
     align: Literal["lower_right", "upper_left"] = "lower_right",
     window: int | tuple[int | None, int | None] | None = None,
     scale: float | None = None,
+    deterministic: bool = True,
     backend: Literal["auto", "torch", "triton", "interpret"] = "auto",
     tiles: Tiles | None = None,
 ) -> Tensor:
@@ -1249,11 +1309,11 @@ def attention(
     Both alignments agree for as many rows as keys. `lower_right` is that of decoding with cached keys (the last row
     sees all keys), `upper_left` that of `is_causal=True` of torch's scaled_dot_product_attention.
 
-    Deterministic: backward makes dk and dv in one kernel and dq in another, and nothing is added up in an order that
-    varies. Extra memory is O(m) beside the gradients; a mask that requires grad costs its own gradient in full,
-    [b, h, m, n], also where it broadcasts. Second derivatives are right, but made in plain PyTorch with all scores in
-    memory. Forward mode over forward mode is refused. Under autocast q, k and v are cast to its dtype, unless they are
-    float64.
+    Deterministic, unless `deterministic=False`: backward makes dk and dv in one kernel and dq in another, and nothing
+    is added up in an order that varies. Extra memory is O(m) beside the gradients; a mask that requires grad costs its
+    own gradient in full, [b, h, m, n], also where it broadcasts. Second derivatives are right, but made in plain
+    PyTorch with all scores in memory. Forward mode over forward mode is refused. Under autocast q, k and v are cast to
+    its dtype, unless they are float64.
 
     Args:
         q: [b, h, m, d], float16, bfloat16, float32 or float64; any strides. h is a multiple of hk: grouped queries.
@@ -1265,6 +1325,13 @@ def attention(
         align: where the diagonal of `causal` and `window` lies if m != n.
         window: see above; counts are at least 0.
         scale: finite; None for 1 / sqrt(d).
+        deterministic: False lets the kernels make dq beside dk and dv: 5 products of matrices instead of 7, and dq not
+            deterministic. Its T parts, one for each tile of keys, are then added in the order in which programs come by
+            (`atomic_add`), so that two backward calls on equal inputs may differ in dq, before it is rounded to q's
+            dtype, by up to 2 (T - 1) u Σ|part|, u being the unit roundoff of the sums (2⁻²⁴; of float64 2⁻⁵³). All else
+            keeps its bits: the output, dk, dv, the mask's gradient, the forward mode, and dq itself where neither k nor
+            v requires grad. Extra memory: dq once more in the dtype of the sums, [b, h, m, d]. Second derivatives and
+            plain PyTorch do not change.
         backend: `auto` is `triton` for CUDA tensors and `torch` otherwise. `interpret` runs the kernels in Triton's
             interpreter, for verification: start Python with TRITON_INTERPRET=1.
         tiles: tile sizes, warps and stages of the kernels; None for those of a table.
@@ -1275,7 +1342,8 @@ def attention(
     Raises:
         TypeError: a dtype is not as said, or q, k and v differ in it.
         ValueError: a shape or an option does not fit, devices differ, or the kernels cannot take this head_dim.
-        RuntimeError: the backend is not to be had: Triton is missing, or the device has none.
+        RuntimeError: the backend is not to be had: Triton is missing, or the device has none; and in backward, where
+            `deterministic=False` meets torch.use_deterministic_algorithms(True), which with warn_only warns.
 
     Source: Dao 2023, arXiv:2307.08691; Shazeer 2019, arXiv:1911.02150; Ainslie et al. 2023, arXiv:2305.13245 (groups).
     """
@@ -1286,7 +1354,8 @@ def attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if not isinstance(scale, float | int) or not math.isfinite(scale):
         raise ValueError(f"attention: scale must be a finite number, got {scale!r}; None is 1 / sqrt(d).")
-    call = _Call(float(scale), lo, hi, _backend(backend, q, v, tiles), () if tiles is None else sum(astuple(tiles), ()))
+    flat = () if tiles is None else sum(astuple(tiles), ())
+    call = _Call(float(scale), lo, hi, _backend(backend, q, v, tiles), flat, deterministic)
     mask = None if mask is None else mask[(None,) * (4 - mask.ndim)]
     if torch.compiler.is_compiling():  # it cannot trace a Function with a jvp
         return cast("Tensor", _forward(q, k, v, mask, *call.flat())[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def launch(kernel, grid, *args, **options):
 ops.launch = launch
 shapes = ((2, 512, 4, 64), (2, 384, 2, 64), (2, 384, 2, 64))
 q, k, v = (torch.empty(s, dtype=torch.bfloat16, device="meta").transpose(1, 2).requires_grad_() for s in shapes)
-y = ops.attention(q, k, v, causal=True, backend="triton")
-torch.autograd.grad(y, (q, k, v), torch.empty_like(y))
+for deterministic in (True, False):
+    y = ops.attention(q, k, v, causal=True, deterministic=deterministic, backend="triton")
+    torch.autograd.grad(y, (q, k, v), torch.empty_like(y))
 """
 
 
@@ -61,6 +63,9 @@ def test_every_launch_goes_through_launch_and_compiles_for_a_gpu_that_is_not_the
         "_delta_kernel (32,) False True",
         "_dkdv_kernel (12,) True True",
         "_dq_kernel (32,) True True",
+        "_forward_kernel (32,) True True",
+        "_delta_kernel (32,) False True",
+        "_dkdv_kernel (12,) True True",
     ], done.stderr[-2000:]
 
 
@@ -169,16 +174,18 @@ def test_meta_tensors_give_shapes_and_dtypes() -> None:
     assert [g.shape for g in torch.autograd.grad(y, (q, k, v), torch.empty_like(y))] == [q.shape, k.shape, v.shape]
 
 
-def test_one_graph_under_compile_with_the_same_gradients() -> None:
-    compiled = torch.compile(partial(attention, causal=True), fullgraph=True, backend="aot_eager")
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_one_graph_under_compile_with_the_same_gradients(deterministic: bool) -> None:
+    fused = partial(attention, causal=True, deterministic=deterministic)
+    compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
     leaves = [t.clone().requires_grad_() for t in (Q, K, V)]
     u = normal(torch.Generator().manual_seed(2), 2, 4, 5, 6)
-    found, wanted = (torch.autograd.grad(f(*leaves), leaves, u) for f in (compiled, partial(attention, causal=True)))
+    found, wanted = (torch.autograd.grad(f(*leaves), leaves, u) for f in (compiled, fused))
     assert all(map(torch.equal, found, wanted))
 
 
 def test_the_registered_operators_pass_torchs_own_checks() -> None:
-    call = (3**-0.5, None, 2, "torch", [])
+    call = (3**-0.5, None, 2, "torch", [], False)
     o, lse = ops._forward(Q, K, V, None, *call)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(ops._forward, (Q.clone().requires_grad_(), K, V, None, *call), test_utils=checks)
@@ -187,7 +194,7 @@ def test_the_registered_operators_pass_torchs_own_checks() -> None:
 
 
 def test_the_saved_lse_has_no_gradient() -> None:
-    lse = ops._forward(Q.clone().requires_grad_(), K, V, None, 1.0, None, None, "torch", [])[1]
+    lse = ops._forward(Q.clone().requires_grad_(), K, V, None, 1.0, None, None, "torch", [], True)[1]
     with pytest.raises(NotImplementedError, match=r"the saved lse has no gradient; differentiate the output"):
         lse.sum().backward()
 
@@ -198,6 +205,61 @@ def test_autocast_casts_all_three() -> None:
         y = attention(q, K.float(), V.bfloat16())
     assert y.dtype == torch.bfloat16
     assert torch.autograd.grad(y.sum(), q)[0].dtype == torch.float32
+
+
+def test_plain_pytorch_adds_in_one_order_whatever_is_asked_for() -> None:
+    leaves = [t.clone().requires_grad_() for t in (Q, K, V)]
+    found, wanted = (
+        torch.autograd.grad(attention(*leaves, causal=True, deterministic=d).sum(), leaves) for d in (False, True)
+    )
+    assert all(map(torch.equal, found, wanted))
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict]]]:
+    """What would be launched: kernels by name, with their compile-time arguments."""
+    found: list[tuple[str, dict]] = []
+    monkeypatch.setattr(ops, "launch", lambda kernel, _, *args, **meta: found.append((kernel.__name__, meta)))
+    yield found
+    torch.use_deterministic_algorithms(False)
+
+
+def backward_of_kernels(*, deterministic: bool, wanted: str = "qkv") -> None:
+    """On meta tensors, so that kernels would be launched if there were a GPU."""
+    leaves = {
+        n: t.to("meta", torch.bfloat16).requires_grad_(n in wanted) for n, t in zip("qkv", (Q, K, V), strict=True)
+    }
+    y = attention(**leaves, deterministic=deterministic, backend="triton", tiles=Tiles.same(16, 16))
+    torch.autograd.grad(y, [t for t in leaves.values() if t.requires_grad], torch.empty_like(y))
+
+
+@needs_triton
+def test_dq_is_made_beside_dk_and_dv_where_no_order_is_asked_for(launched: list) -> None:
+    backward_of_kernels(deterministic=False)
+    assert [n for n, _ in launched] == ["_forward_kernel", "_delta_kernel", "_dkdv_kernel"]
+    assert launched[-1][1]["ADD_DQ"]
+    launched.clear()
+    backward_of_kernels(deterministic=True)
+    assert [n for n, _ in launched] == ["_forward_kernel", "_delta_kernel", "_dkdv_kernel", "_dq_kernel"]
+    assert not launched[2][1]["ADD_DQ"]
+
+
+@needs_triton
+def test_additions_in_any_order_are_refused_where_torch_is_to_be_deterministic(launched: list) -> None:
+    torch.use_deterministic_algorithms(True)
+    with pytest.raises(
+        RuntimeError,
+        match=r"^attention: the backward of deterministic=False does not have a deterministic implementation, but torch"
+        r"\.use_deterministic_algorithms\(True\) is set; pass deterministic=True, whose backward adds in one order\.$",
+    ):
+        backward_of_kernels(deterministic=False)
+    assert [n for n, _ in launched] == ["_forward_kernel"]
+    backward_of_kernels(deterministic=True)
+    backward_of_kernels(deterministic=False, wanted="q")
+    backward_of_kernels(deterministic=False, wanted="kv")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    with pytest.warns(UserWarning, match=r"deterministic implementation, but .* is set with warn_only\."):
+        backward_of_kernels(deterministic=False)
 
 
 def test_heads_lie_in_memory_as_those_of_q() -> None:

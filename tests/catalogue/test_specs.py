@@ -25,6 +25,7 @@ DIFFERENTIABLE = {
     "attention": ("q", "k", "v"),
     "attention_bias": ("q", "k", "v", "mask"),
     "attention_additive_mask": ("q", "k", "v", "mask"),
+    "attention_atomic": ("q", "k", "v", "mask"),
 }
 EXACT = {"matmul", "attention"}  # the others are surrogates
 
