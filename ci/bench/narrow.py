@@ -107,12 +107,12 @@ def functions() -> Iterator[Row]:
     from tests.test_functional_narrow import FUNCTIONS
 
     for spec in FUNCTIONS:
-        yield from rows_of("functions", spec, ("bfloat16", "float16"), examples=FEW)
+        yield from rows_of("functions", spec, DTYPES, examples=FEW)
 
 
 def faults() -> Iterator[Row]:
     """Planted faults of narrow dtypes, and their twins, each in its own dtype."""
-    from tests.faults.narrow import FAULTS
+    from tests.faults.table import FAULTS
 
     for fault in (f for f in FAULTS if f.primary == "precision"):
         yield from rows_of("faults", fault.wrong, ())

@@ -38,11 +38,17 @@ def _vjp_of_log_softmax(u: Tensor, y: Tensor, dim: int, _: torch.dtype) -> Tenso
     return u - y.exp() * u.sum(dim, keepdim=True)
 
 
+def _vjp_of_silu(u: Tensor, x: Tensor) -> Tensor:
+    s = x.sigmoid()
+    return u * s * (1 + x * (1 - s))
+
+
 _STEPS: Mapping[str, Callable[..., Tensor]] = {
     "aten::_softmax": _softmax,
     "aten::_log_softmax": _log_softmax,
     "aten::_softmax_backward_data": _vjp_of_softmax,
     "aten::_log_softmax_backward_data": _vjp_of_log_softmax,
+    "aten::silu_backward": _vjp_of_silu,
 }
 """Operations of torch that round between steps which cancel at saturation: that rounding is then all that is left."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from gradverify.cases import layouts, regimes, shapes, values
+from gradverify.cases.crowded import CROWDED
 from gradverify.cases.layouts import with_layout
 from gradverify.errors import SpecError
 from gradverify.records.case import Case, Datum, Point, Sizes
@@ -110,6 +111,7 @@ def _fill(spec: Spec, arg: Arg, case: Case, regime: str, part: str) -> Tensor:
         axis=_axis(arg, len(shape)) if arg.domain.kind == "prob" else -1,
         dtype=case.dtype,
         own=_own(spec, arg, part) if arg.domain.kind == "parameter" else None,
+        base=float(torch.rand((), generator=generator(case, "base"))) if regime in CROWDED else 0.0,
     )
     if regime == regimes.REPEATED:
         return layouts.repeat(values.fill("normal", draw), layouts.repeated_axis(shape))

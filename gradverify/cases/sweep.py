@@ -14,6 +14,7 @@ import msgspec
 from torch import Tensor
 
 from gradverify.cases import layouts, regimes, shapes, sizes, strategies
+from gradverify.cases.crowded import SHIFTED, crowded
 from gradverify.cases.materialise import materialise
 from gradverify.cases.pins import Pins
 from gradverify.cases.strategies import Plan
@@ -218,14 +219,30 @@ def _subsets(plan: Plan) -> Labelled:
         yield f"mask {mask}", Pins(differentiate=mask)
 
 
+def _digits(plan: Plan) -> Labelled:
+    """Precision: small sizes with each keyword value, each letter long, then values of which digits cancel."""
+    yield from _long(plan)
+    yield from _crowded(plan)
+
+
 def _long(plan: Plan) -> Labelled:
-    """Precision: small sizes with each keyword value, then each letter long: roundings that add up need terms."""
+    """Small sizes with each keyword value, then each letter long: roundings that add up need terms."""
     for place, combination in enumerate(spread(keywords(plan.spec), PLAIN)):
         yield f"plain {place}", Pins(kwargs=combination)
     for name, several in plan.sizes.variadic.items():
         size = _longest(plan, name)
         if size > max(sizes.ODD):
             yield f"{name} {size}", Pins(dims={name: (size,) if several else size})
+
+
+def _crowded(plan: Plan) -> Labelled:
+    """Precision: values far from zero, and near each other, all arguments at once and then each alone."""
+    able = {a.name: crowded(a.domain, plan.dtype) for a in plan.spec.args}
+    for word in dict.fromkeys(w for words in able.values() for w in words):
+        names = [n for n, words in able.items() if word in words]
+        yield f"all {word}", Pins(regimes=dict.fromkeys(names, word))
+        if len(names) > 1 and word in SHIFTED:
+            yield from ((f"{n} {word}", Pins(regimes={n: word})) for n in names)
 
 
 def _longest(plan: Plan, name: str) -> int:
@@ -298,7 +315,7 @@ _SWEEPS: Mapping[str, Callable[[Plan], Labelled]] = MappingProxyType(
         "partial": _masks,
         "layout": _memory,
         "complex": _views,
-        "precision": _long,
+        "precision": _digits,
     }
     | {claim: _plain for claim in CLAIMS if claim.startswith("transforms.")}
 )

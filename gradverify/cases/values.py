@@ -10,6 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor
 
+from gradverify.cases.crowded import CROWDED, crowd
 from gradverify.cases.regimes import (
     EXTREME,
     MASKED,
@@ -38,6 +39,7 @@ class Draw:
     """What a regime is filled from.
 
     Shape, generator, domain; for `index` the size, for `prob` the axis, for `parameter` the values of the module.
+    `base`: a number of [0, 1) that all arguments of a case share.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +49,7 @@ class Draw:
     axis: int = -1
     dtype: str = "float64"
     own: Tensor | None = None
+    base: float = 0.0
 
     def normal(self) -> Tensor:
         """Standard normal numbers, float64 on the CPU."""
@@ -80,6 +83,8 @@ def fill(regime: str, draw: Draw) -> Tensor:
     kind = draw.domain.kind
     if kind not in ("real", "positive"):
         return _SPECIAL[kind][regime](draw)
+    if regime in CROWDED:
+        return _away(crowd(regime, draw.normal(), draw.domain, base=draw.base), draw.domain)
     values = _scaled(regime, draw) if regime in SIZES else _REAL[regime](draw)
     if draw.domain.avoid_ties:
         values = _apart(values, scale=SIZES.get(regime, 1.0))

@@ -840,6 +840,15 @@ def _gathered(t: Tensor, k: Tensor) -> Tensor:
     return by_group.to(k.dtype)
 
 
+def _weights(s: Tensor) -> Tensor:
+    """Softmax of scores, 0 where nothing is seen. Relative to each row's largest score and to their sum, not to lse.
+
+    Rounding lse makes 2^(s - lse) wrong by |lse| 2^-24: the kernels lose these digits, who has all scores need not.
+    """
+    dead = (s == -math.inf).all(-1, keepdim=True)
+    return s.masked_fill(dead, 0).softmax(-1).masked_fill(dead, 0)
+
+
 def _centred(p: Tensor, t: Tensor) -> Tensor:
     """Return p (t - <p, t>), row by row: the softmax's derivative. t is taken relative to where p is largest.
 
@@ -857,7 +866,7 @@ def _plain_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: _
         s = _scores(q.to(_accumulator(q.dtype)), _spread(k, q), mask, call)
         lse = torch.logsumexp(s, -1)
         lse = torch.where(lse == -math.inf, math.inf, lse)
-        o.copy_(torch.exp(s - lse.unsqueeze(-1)) @ _spread(v, q))
+        o.copy_(_weights(s) @ _spread(v, q))
     return o, lse * LOG2E
 
 
@@ -867,7 +876,7 @@ def _plain_backward(
     dq, dk, dv, dmask = (q.new_empty(0) for _ in range(4))
     with _exactly(q):
         u, x, y, z = do.to(lse.dtype), q.to(lse.dtype), _spread(k, q), _spread(v, q)
-        p = torch.exp2(_scores(x, y, mask, call) * LOG2E - lse.unsqueeze(-1))
+        p = _weights(_scores(x, y, mask, call))
         ds = _centred(p, u @ z.mT)
         if wants & _WANT_Q:
             dq = _like(q, q.shape[1], q.shape[3]).copy_(call.scale * (ds @ y))
@@ -892,7 +901,7 @@ def _plain_jvp(
     tq, tk, tv, tmask = tangents
     with _exactly(q):
         x, y = q.to(lse.dtype), _spread(k, q)
-        p = torch.exp2(_scores(x, y, mask, call) * LOG2E - lse.unsqueeze(-1))
+        p = _weights(_scores(x, y, mask, call))
         ts = call.scale * (tq.to(lse.dtype) @ y.mT + x @ _spread(tk, q).mT)
         to = _centred(p, ts if tmask is None else ts + tmask) @ _spread(v, q) + p @ _spread(tv, q)
     return _like(q, q.shape[1], v.shape[-1]).copy_(to)
@@ -915,9 +924,7 @@ def _second(
         x, y, z, u = q.to(acc), _spread(k, q), _spread(v, q), do.to(acc)
         tx, ty, tz = tq.to(acc), _spread(tk, q), _spread(tv, q)
         tu = torch.zeros_like(u) if tdo is None else tdo.to(acc)
-        s = _scores(x, y, mask, call)
-        dead = (s == -math.inf).all(-1, keepdim=True)
-        p = s.masked_fill(dead, 0).softmax(-1).masked_fill(dead, 0)
+        p = _weights(_scores(x, y, mask, call))
         ts = a * (tx @ y.mT + x @ ty.mT)
         tp = _centred(p, ts if tmask is None else ts + tmask)
         dp = u @ z.mT

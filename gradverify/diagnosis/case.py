@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
+from gradverify.cases.crowded import CLOSE, SHIFTED
 from gradverify.cases.layouts import LAZY
 from gradverify.cases.regimes import EXTREME, SCALED
 from gradverify.records.case import Case
@@ -35,6 +36,8 @@ VALUES: Mapping[str, str] = MappingProxyType(
         "none": "absent",
         # Values that are repeated along an axis come with the layout that says so.
         "repeated": "",
+        **{name: f"near {2**k}" for name, k in SHIFTED.items()},
+        **{name: f"relatively 1/{2**k} apart" for name, k in CLOSE.items()},
         **{name: f"of size 1e{round(math.log10(size))}" for name, size in {**SCALED, **EXTREME}.items()},
     }
 )

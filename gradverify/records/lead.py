@@ -61,9 +61,14 @@ def _rank(result: Result, failing: dict[str, Result], *, digits: bool) -> tuple[
 
 
 def _lost_digits(found: Iterable[Result]) -> bool:
-    """Whether values and derivatives that fail are off by roundings at most, and not in float64."""
-    wrong = [r for r in found if r.outcome is Outcome.FAIL and r.claim in _OF_VALUES]
-    return all(r.dtype != "float64" and _off(r) < _ROUNDED for r in wrong)
+    """Whether values and derivatives fail in a narrow dtype only, where the op is right in float64.
+
+    Or off by roundings at most.
+    """
+    failing = [r for r in found if r.outcome is Outcome.FAIL]
+    wrong = [r for r in failing if r.claim in _OF_VALUES]
+    right = any(r.worst is not None and r.worst.evidence.facts.get("digits lost") for r in failing)
+    return all(r.dtype != "float64" and (right or _off(r) < _ROUNDED) for r in wrong)
 
 
 def _off(result: Result) -> float:

@@ -16,9 +16,10 @@ from gradverify.records.case import Case
 from gradverify.records.policy import Plan, Policy
 from gradverify.records.run import describe
 from gradverify.records.spec import Arg, Contract, Dim, Domain, Spec, Times, Tolerance
+from tests.faults.cancellation import FAULTS as CANCELLING
 from tests.faults.narrow import FAULTS, Product, Shifted, Softplus, shifted, softplus
 
-NAMED = {f.name: f for f in FAULTS}
+NAMED = {f.name: f for f in (*FAULTS, *CANCELLING)}
 
 
 def spec(op, *, reference=None, **fields):
@@ -362,6 +363,66 @@ def test_the_sweep_has_a_long_size_of_each_letter():
     sizes = [dict(c.dims) for c, _ in sweep(given, "precision", dtype="bfloat16")]
     assert {d["m"] for d in sizes} >= {1361}
     assert {d["n"] for d in sizes} >= {40}
+
+
+# Digits that cancel.
+
+
+def near(s, word, **dims):
+    names = [a.name for a in s.args]
+    values = tuple((n, word) for n in names) if word else ()
+    given = {"dims": tuple(sorted(dims.items())), "values": values, "differentiate": tuple(names), "seed": 1}
+    return of_case([judge(e, Policy()) for e in CHECKS["precision"](s, case("float32", **given))])
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "dims"),
+    [
+        ("raw_moments_in_backward", "shifted 2^8", {"b": 2, "n": 8}),
+        ("weights_from_the_logsumexp", "shifted 2^4", {"m": 4, "n": 3, "d": 1, "e": 3}),
+        ("distances_expanded_in_backward", "shifted 2^8", {"m": 3, "n": 4, "d": 2}),
+        ("logarithmic_mean_of_near_numbers", "close 2^-8", {"b": 20}),
+    ],
+)
+def test_digits_that_cancel_far_from_zero_are_missed_and_at_ordinary_numbers_are_not(name, word, dims):
+    fault = NAMED[name]
+    found = near(fault.wrong, word, **dims)
+    assert (found.outcome.value, found.code) == ("FAIL", "GV601")
+    assert found.evidence.facts["digits lost"]
+    assert near(fault.right, word, **dims).outcome.value == "PASS"
+    if word.startswith("shifted"):
+        assert near(fault.wrong, "", **dims).outcome.value == "PASS"
+
+
+def test_what_the_reference_loses_too_is_allowed():
+    """Its own error is what the budget is made of."""
+    fault = NAMED["raw_moments_in_backward"]
+
+    def raw(x):
+        mean = x.mean(-1, keepdim=True)
+        r = torch.rsqrt((x.square().mean(-1, keepdim=True) - mean.square()).clamp_min(0) + 1e-3)
+        return (x - mean) * r
+
+    assert near(fault.wrong.with_(order=(), reference=raw), "shifted 2^8", b=2, n=8).outcome.value == "PASS"
+
+
+def test_a_wrong_formula_is_no_loss_of_digits():
+    (r,) = verify(spec(off_by(1.05), reference=softplus), Plan(claims=("precision",), dtypes=("float32",)), Policy())
+    assert r.outcome.value == "FAIL"
+    assert "digits lost" not in r.worst.evidence.facts
+
+
+def test_numbers_of_which_digits_cancel_do_not_widen_the_budget_of_the_others():
+    whole = result(NAMED["raw_moments_in_backward"].right, "float32")
+    assert whole.cases.run > 12
+    assert whole.budget.value < 1e-3
+
+
+def test_lost_digits_say_that_the_formula_is_right():
+    (r,) = verify(NAMED["distances_expanded_in_backward"].wrong, Plan(claims=("precision",)), Policy())
+    text = describe(r)
+    assert "smallest case  d=2  m=1  n=1  x near 16  y near 16" in text
+    assert "in float64 the op is right at the same numbers: its digits are lost on the way" in text
 
 
 def test_shapes_that_are_not_promised_are_told():

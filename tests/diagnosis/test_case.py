@@ -3,6 +3,7 @@
 import pytest
 
 from gradverify.cases import regimes
+from gradverify.cases.crowded import CROWDED
 from gradverify.cases.regimes import special
 from gradverify.diagnosis.case import VALUES, told
 from gradverify.records.case import Case
@@ -13,6 +14,7 @@ EVERY = {
     *regimes.COMMON,
     *regimes.SCALED,
     *regimes.EXTREME,
+    *CROWDED,
     regimes.ABSENT,
     regimes.REPEATED,
     *(word for kind in KINDS for word in special(Domain(kind=kind), "float64")),
@@ -39,6 +41,8 @@ def test_every_regime_of_values_has_words(word):
         ("scaled 1e-6", "x of size 1e-6"),
         ("scaled 1e-310", "x of size 1e-310"),
         ("shifted", "x near 1000"),
+        ("shifted 2^4", "x near 16"),
+        ("close 2^-12", "x relatively 1/4096 apart"),
         ("masked", "x with a row masked out"),
         ("bounds", "x with 0, 1 and -1"),
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tests.faults import (
     autocast,
+    cancellation,
     compiled,
     complex_values,
     convention,
@@ -52,6 +53,7 @@ FAULTS = tuple(
         indexing,
         precision,
         narrow,
+        cancellation,
         state_alias,
         randomness,
         multi_output,

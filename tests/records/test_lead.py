@@ -9,7 +9,7 @@ from gradverify.records.lead import led
 from gradverify.records.verdict import Outcome, Result, Verdict
 
 
-def failing(claim, code="", *, values=(), gap=1.0, dtype="float64"):
+def failing(claim, code="", *, values=(), gap=1.0, dtype="float64", **facts):
     e = Evidence(
         case=Case(spec="f", claim=claim, values=values),
         claim=claim,
@@ -18,6 +18,7 @@ def failing(claim, code="", *, values=(), gap=1.0, dtype="float64"):
         numeric=Estimate(value=1.0, error=0.0),
         scale=1.0,
         resolution=0.0,
+        facts=facts,
     )
     worst = Verdict(outcome=Outcome.FAIL, code=code, evidence=e)
     return Result(claim=claim, device="cpu", dtype=dtype, outcome=Outcome.FAIL, code=code, worst=worst)
@@ -69,6 +70,12 @@ def test_a_tensor_on_the_context_explains_what_a_change_of_it_does(code, first):
 def test_lost_digits_are_a_matter_of_precision_and_wrong_values_are_not(gap, dtype, first):
     wrong = [failing(claim, gap=gap, dtype=dtype) for claim in ("vjp", "forward", "linear")]
     assert order(*wrong, failing("precision", dtype="float32"))[0] == first
+
+
+@pytest.mark.parametrize(("dtype", "first"), [("float32", "precision"), ("float64", "edges")])
+def test_digits_that_are_lost_whole_are_so_where_float64_has_them(dtype, first):
+    lost = failing("precision", dtype="float32", **{"digits lost": True})
+    assert order(failing("edges", gap=0.9, dtype=dtype), lost)[0] == first
 
 
 def test_state_explains_lost_digits():
