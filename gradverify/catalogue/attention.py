@@ -19,6 +19,7 @@ Source: Dao, FlashAttention-2, 2023, arXiv:2307.08691; Milakov, Gimelshein 2018,
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,6 +29,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 try:
     import triton
@@ -652,7 +654,8 @@ def _meta(q: Tensor, v: Tensor, tile: tuple[int, int, int, int], call: _Call, ma
 
 def _reachable(t: Tensor) -> Tensor:
     """The tensor, or a copy where offsets inside a tile would not fit into 32 bits."""
-    return t.contiguous() if any(abs(s) >= REACH for s in t.stride()[-2:]) else t
+    far = any(abs(s) >= REACH for s in t.stride()[-2:])
+    return _like(t, t.shape[1], t.shape[3]).copy_(t) if far else t
 
 
 def _addressed(mask: Tensor | None) -> tuple[Tensor | None, tuple[int, ...]]:
@@ -836,8 +839,8 @@ def _spread(t: Tensor, q: Tensor) -> Tensor:
 
 def _gathered(t: Tensor, k: Tensor) -> Tensor:
     """A gradient by spread heads as one by those of k: the sum over each group, in k's dtype."""
-    by_group: Tensor = t.unflatten(1, (k.shape[1], t.shape[1] // k.shape[1])).sum(2)
-    return by_group.to(k.dtype)
+    b, heads, rows, features = t.shape
+    return t.reshape(b, k.shape[1], heads // k.shape[1], rows, features).sum(2).to(k.dtype)
 
 
 def _weights(s: Tensor) -> Tensor:
@@ -858,6 +861,13 @@ def _centred(p: Tensor, t: Tensor) -> Tensor:
         return p
     t = t - t.gather(-1, p.detach().argmax(-1, keepdim=True))
     return p * (t - (p * t).sum(-1, keepdim=True))
+
+
+def _differentiable(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: _Call) -> Tensor:
+    """Return o by differentiable operations of torch, which keep all scores."""
+    with _exactly(q):
+        p = _weights(_scores(q.to(_accumulator(q.dtype)), _spread(k, q), mask, call))
+        return (p @ _spread(v, q)).to(q.dtype)
 
 
 def _plain_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: _Call) -> tuple[Tensor, Tensor]:
@@ -1097,6 +1107,7 @@ def _jvp_vmap(info: Any, axes: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     """What backward of the registered op needs; lse is not meant to be differentiated."""
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*inputs[:4], *output)
     ctx.call = inputs[4:]
     ctx.set_materialize_grads(False)
@@ -1319,8 +1330,8 @@ def attention(
     Deterministic, unless `deterministic=False`: backward makes dk and dv in one kernel and dq in another, and nothing
     is added up in an order that varies. Extra memory is O(m) beside the gradients; a mask that requires grad costs its
     own gradient in full, [b, h, m, n], also where it broadcasts. Second derivatives are right, but made in plain
-    PyTorch with all scores in memory. Forward mode over forward mode is refused. Under autocast q, k and v are cast to
-    its dtype, unless they are float64.
+    PyTorch with all scores in memory; so is forward mode inside of torch.compile. Forward mode over forward mode is
+    refused. Under autocast q, k and v are cast to its dtype, unless they are float64.
 
     Args:
         q: [b, h, m, d], float16, bfloat16, float32 or float64; any strides. h is a multiple of hk: grouped queries.
@@ -1347,24 +1358,31 @@ def attention(
         o [b, h, m, dv] in q's dtype. Sums are taken in float32, of float64 in float64.
 
     Raises:
-        TypeError: a dtype is not as said, or q, k and v differ in it.
+        TypeError: something is no dense tensor, a dtype or the kind of an option is not as said, or q, k and v differ
+            in dtype.
         ValueError: a shape or an option does not fit, devices differ, or the kernels cannot take this head_dim.
         RuntimeError: the backend is not to be had: Triton is missing, or the device has none; and in backward, where
             `deterministic=False` meets torch.use_deterministic_algorithms(True), which with warn_only warns.
 
     Source: Dao 2023, arXiv:2307.08691; Shazeer 2019, arXiv:1911.02150; Ainslie et al. 2023, arXiv:2305.13245 (groups).
     """
+    for name, t in (("q", q), ("k", k), ("v", v), ("mask", mask)):
+        _check_kind(name, t)
     q, k, v = map(_autocast, (q, k, v))
     _check_tensors(q, k, v)
     _check_mask(mask, q, k)
     lo, hi = _band(q.shape[2], k.shape[2], causal=causal, align=align, window=window)
+    _check_scale(scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if not isinstance(scale, float | int) or not math.isfinite(scale):
-        raise ValueError(f"attention: scale must be a finite number, got {scale!r}; None is 1 / sqrt(d).")
+    _check_bool("deterministic", deterministic)
+    chosen = _backend(backend, q, v, tiles)
     flat = () if tiles is None else sum(astuple(tiles), ())
-    call = _Call(float(scale), lo, hi, _backend(backend, q, v, tiles), flat, deterministic)
+    call = _Call(float(scale), lo, hi, chosen, flat, deterministic)
     mask = None if mask is None else mask[(None,) * (4 - mask.ndim)]
     if torch.compiler.is_compiling():  # it cannot trace a Function with a jvp
+        # A registered op has no forward mode: its output would have no tangent.
+        if forward_ad._current_level >= 0:  # noqa: SLF001
+            return _differentiable(q, k, v, mask, call)
         return cast("Tensor", _forward(q, k, v, mask, *call.flat())[0])
     return cast("Tensor", Attention.apply(q, k, v, mask, call)[0])
 
@@ -1383,11 +1401,16 @@ def _band(
     """(lo, hi): row i sees j where i + lo <= j <= i + hi, None for no bound."""
     if align not in ("lower_right", "upper_left"):
         raise ValueError(f"attention: align must be lower_right or upper_left, got {align!r}; choose one of them.")
-    if isinstance(window, int):
-        window = (window, 0 if causal else window)
-    left, right = (None, None) if window is None else window
-    if any(w is not None and w < 0 for w in (left, right)):
-        raise ValueError(f"attention: window must count keys from 0 on, got {window}; None is no bound on that side.")
+    _check_bool("causal", causal)
+    given: object = window
+    sides = tuple(given) if isinstance(given, tuple | list) else (given, 0 if causal else given)
+    if len(sides) != 2 or not all(w is None or (_is_int(w) and w >= 0) for w in sides):
+        raise ValueError(
+            f"attention: window must count keys from 0 on, got {sides}; None is no bound on that side, and (left, "
+            "right) are two Python integers."
+        )
+    # Farther than all rows and columns is everywhere, and bounds fit into 32 bits.
+    left, right = (None if w is None else min(w, rows + columns) for w in cast("tuple[int | None, ...]", sides))
     if causal and right:
         raise ValueError(
             f"attention: causal shows no key right of the diagonal, but window is {window}; pass "
@@ -1396,6 +1419,34 @@ def _band(
     right = 0 if causal else right
     offset = columns - rows if align == "lower_right" else 0
     return None if left is None else offset - left, None if right is None else offset + right
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"attention: {name} must be True or False, got {value!r}; choose one of them.")
+
+
+def _check_kind(name: str, t: object) -> None:
+    if name == "mask" and t is None:
+        return
+    if not isinstance(t, Tensor):
+        raise TypeError(f"attention: {name} must be a tensor, got {type(t).__name__}; pass torch.as_tensor({name}).")
+    if t.is_nested or t.layout != torch.strided:
+        kind = "nested" if t.is_nested else t.layout
+        raise TypeError(
+            f"attention: {name} must be dense, but it is {kind}; pass "
+            f"{f'torch.nested.to_padded_tensor({name}, 0.0) and a mask' if t.is_nested else f'{name}.to_dense()'}."
+        )
+
+
+def _check_scale(scale: object) -> None:
+    number = isinstance(scale, float | int) and not isinstance(scale, bool)
+    if scale is not None and not (number and abs(cast("float", scale)) <= sys.float_info.max):
+        raise ValueError(f"attention: scale must be a finite number, got {scale!r}; None is 1 / sqrt(d).")
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -1455,6 +1506,7 @@ def _backend(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> str:
         raise ValueError(
             f"attention: backend must be auto, torch, triton or interpret, got {backend!r}; choose one of them."
         )
+    _check_tiles(tiles, 16 if backend == "triton" or (triton is not None and not INTERPRETED) else 1)
     device = q.device.type
     if backend == "auto":
         backend = "torch" if device != "cuda" else "interpret" if INTERPRETED else "triton"
@@ -1476,6 +1528,12 @@ def _backend(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> str:
             f"attention: backend 'triton' needs a CUDA device, but q is on {q.device}; move q, k and v there, or pass "
             "backend='torch'."
         )
+    for name, t in (("q", q), ("v", v)):
+        if t.shape[-1] > LARGEST_HEAD:
+            raise ValueError(
+                f"attention: the kernels take head_dim up to {LARGEST_HEAD}, which fits into shared memory, but {name} "
+                f"is {tuple(t.shape)}; pass backend='torch', or split the head."
+            )
     if torch.compiler.is_compiling():  # it cannot trace what asks the driver; Triton says what does not fit
         return backend
     if device == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(q.device) < (8, 0):
@@ -1483,30 +1541,50 @@ def _backend(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> str:
             f"attention: Triton needs compute capability 8.0, but {q.device} has "
             f"{'.'.join(map(str, torch.cuda.get_device_capability(q.device)))}; pass backend='torch'."
         )
-    _check_tiles(backend, q, v, tiles)
+    if backend == "triton":
+        if tiles is not None:
+            _check_shared(q, v, tiles)
+        if device == "meta":
+            _check_driver()
+        _check_shared(q, v, tiles or _fitting(q, v))
     return backend
 
 
-def _check_tiles(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> None:
-    for name, t in (("q", q), ("v", v)):
-        if t.shape[-1] > LARGEST_HEAD:
-            raise ValueError(
-                f"attention: the kernels take head_dim up to {LARGEST_HEAD}, which fits into shared memory, but {name} "
-                f"is {tuple(t.shape)}; pass backend='torch', or split the head."
-            )
-    least = 1 if backend == "interpret" else 16
-    for name, tile in () if tiles is None else vars(tiles).items():
-        if len(tile) != 4 or any(n < 1 or n & (n - 1) for n in tile[:3]) or min(tile[:2]) < least or tile[3] < 1:
+def _check_driver() -> None:
+    """Meta tensors are compiled for whatever GPU Triton's driver names."""
+    try:
+        triton.runtime.driver.active.get_current_target()
+    except RuntimeError as error:
+        raise RuntimeError(
+            "attention: backend 'triton' compiles for meta tensors, but Triton finds no GPU to compile for; name one "
+            "by triton.runtime.driver.set_active, or pass backend='auto' for shapes alone."
+        ) from error
+
+
+def _check_tiles(tiles: object, least: int) -> None:
+    if tiles is None:
+        return
+    if not isinstance(tiles, Tiles):
+        raise TypeError(f"attention: tiles must be this file's Tiles, got {tiles!r}; None takes those of a table.")
+    for name, tile in vars(tiles).items():
+        if not (isinstance(tile, tuple) and len(tile) == 4 and all(map(_is_int, tile)) and _is_tile(tile, least)):
             raise ValueError(
                 f"attention: tiles.{name} must be (rows, columns, num_warps, num_stages), the first three powers "
                 f"of 2 and tiles from {least} on, got {tile}; None takes those of the table."
             )
-    if backend == "triton":
-        size, padded, capacity = q.element_size(), _padded(q, v), _capacity(q.device)
-        for name, tile in vars(tiles or _fitting(q, v)).items():
-            needed = _shared(name, tile, size, *padded)
-            if needed > capacity:
-                raise ValueError(
-                    f"attention: {name} with tiles {tile} needs {needed} bytes of shared memory for q {tuple(q.shape)} "
-                    f"in {q.dtype}, but a program has {capacity}; pass smaller tiles, or backend='torch'."
-                )
+
+
+def _is_tile(tile: tuple[int, ...], least: int) -> bool:
+    powers = all(n > 0 and not n & (n - 1) for n in tile[:3])
+    return powers and min(tile[:2]) >= least and tile[2] <= 32 and tile[3] >= 1
+
+
+def _check_shared(q: Tensor, v: Tensor, tiles: Tiles) -> None:
+    size, padded, capacity = q.element_size(), _padded(q, v), _capacity(q.device)
+    for name, tile in vars(tiles).items():
+        needed = _shared(name, tile, size, *padded)
+        if needed > capacity:
+            raise ValueError(
+                f"attention: {name} with tiles {tile} needs {needed} bytes of shared memory for q {tuple(q.shape)} "
+                f"in {q.dtype}, but a program has {capacity}; pass smaller tiles, or backend='torch'."
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 
 import pytest
@@ -139,6 +139,27 @@ def test_logits_far_from_zero_change_nothing(shift: float, causal: bool, determi
     q[..., 0], k[..., 0] = 1.0, shift
     # Of a difference of logits near 3000, 4 of 16 digits are gone in either implementation.
     assert worst([q, k, v], scale=1.0, causal=causal, deterministic=deterministic) <= 1e4 * BOUND
+
+
+def test_a_copy_for_long_strides_lies_as_the_shapes_alone_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled takes the strides of results from fake tensors."""
+    monkeypatch.setattr(ops, "REACH", 3)
+    g = generator(11)
+    q, k, v = drawn(g, (1, 1, 2, 5, 9, 5, 3))
+    q, k, v = (t.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1) for t in (q, k, v))
+    assert worst([q, k, v]) <= BOUND
+    call = (1.0, None, None, "interpret", [n for tile in astuple(TILES) for n in tile], True)
+    o, lse = ops._forward(q, k, v, None, *call)
+    torch.library.opcheck(ops._forward, (q, k, v, None, *call), test_utils="test_faketensor")
+    torch.library.opcheck(ops._backward, (o, q, k, v, None, o, lse, *call, 3), test_utils="test_faketensor")
+    torch.library.opcheck(ops._jvp, (q, k, v, None, o, lse, q, k, v, None, *call), test_utils="test_faketensor")
+
+
+def test_bounds_of_more_than_32_bits_are_no_bounds() -> None:
+    q, k, v = drawn(generator(12), (1, 1, 2, 5, 9, 5, 3))
+    for far in (2**31 - 2, 2**63 - 1):
+        assert worst([q, k, v], window=(far, 0)) <= BOUND
+        assert worst([q, k, v], window=(0, far), align="upper_left") <= BOUND
 
 
 def test_strides_of_inputs_and_cotangents_do_not_matter() -> None:

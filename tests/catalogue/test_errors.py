@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
+from gradverify.catalogue.attention import Tiles as AttentionTiles
 from gradverify.catalogue.attention import attention
 from gradverify.catalogue.lsq_quant import lsq_quant
 from gradverify.catalogue.matmul import matmul
@@ -153,6 +155,38 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
         lambda: attention(Q, K, K, causal=True, window=(3, 2)),
         ValueError,
         r"causal shows no key right of the diagonal, but window is \(3, 2\); pass window=\(3, 0\), or causal=False",
+    ),
+    *(
+        (lambda w=w: attention(Q, K, K, window=w), ValueError, r"window must count keys from 0 on, got \(.*; None is")
+        for w in (True, 1.5, "a", (1,), (1, 2, 3), (0.5, 0), (None, -2), torch.tensor(2))
+    ),
+    (lambda: attention(Q, K, K, causal="no"), TypeError, r"causal must be True or False, got 'no'; choose"),
+    (lambda: attention(Q, K, K, deterministic=0), TypeError, r"deterministic must be True or False, got 0; choose"),
+    *(
+        (lambda s=s: attention(Q, K, K, scale=s), ValueError, r"scale must be a finite number, got .*; None is 1 / sq")
+        for s in (True, "a", ONE, 10**400, float("inf"))
+    ),
+    (lambda: attention(Q.tolist(), K, K), TypeError, r"q must be a tensor, got list; pass torch.as_tensor\(q\)"),
+    (lambda: attention(Q, None, K), TypeError, r"k must be a tensor, got NoneType; pass"),
+    (lambda: attention(Q, K, K, [[True]]), TypeError, r"mask must be a tensor, got list; pass torch.as_tensor\(mask\)"),
+    (
+        lambda: attention(Q, K.to_sparse(), K),
+        TypeError,
+        r"k must be dense, but it is torch.sparse_coo; .* k.to_dense\(",
+    ),
+    (
+        lambda: attention(Q, K, K, Q.to_sparse()),
+        TypeError,
+        r"mask must be dense, .* torch.sparse_coo; .* mask.to_dense",
+    ),
+    (lambda: attention(Q, K, K, tiles=(64, 64)), TypeError, r"tiles must be this file's Tiles, got \(64, 64\); None"),
+    *(
+        (
+            lambda t=t: attention(Q, K, K, tiles=replace(AttentionTiles.same(16, 16), forward=t)),
+            ValueError,
+            r"tiles.forward must",
+        )
+        for t in (None, [16, 16, 4, 1], (16, 16, 4), (16.0, 16, 4, 1), (16, 24, 4, 1), (16, 16, 64, 1), (16, 16, 4, 0))
     ),
     (lambda: attention(Q, K, K, scale=float("nan")), ValueError, r"scale must be a finite number, got nan; None is"),
     (lambda: attention(Q, K, K, backend="cuda"), ValueError, r"backend must be auto, torch, .*, got 'cuda'; choose"),
