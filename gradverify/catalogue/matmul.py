@@ -8,6 +8,7 @@ Notation: z = x @ w + b, a = act, u the cotangent of y, x' w' b' tangents, z' = 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 try:
     import triton
@@ -738,7 +740,7 @@ def _stores_z(act: str, *, keep: bool) -> bool:
 
 def _rows(t: Tensor) -> Tensor:
     """[*b, n] as [prod b, n], a copy where the axes of b do not lie evenly."""
-    return t.flatten(0, -2) if t.ndim > 1 else t.unsqueeze(0)
+    return t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -748,12 +750,15 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
 # The same launches as operators of torch.library: opaque to torch.compile and to torch.func. A copy of this file under
 # another name registers operators of its own; the same file loaded again replaces what it registered before.
 
-_TAIL = __name__.removeprefix("gradverify.catalogue.").replace(".", "_")
+_SUFFIX = (
+    "" if __name__ == "gradverify.catalogue.matmul" else "_" + "".join(c if c.isalnum() else "_" for c in __name__)
+)
 
 
 def _operator(name: str, run: Callable[..., Any], schema: str) -> Any:
     """Register a function that launches kernels."""
-    return torch.library.custom_op(f"gradverify_catalogue::{_TAIL}_{name}", run, mutates_args=(), schema=schema)
+    qualified = f"gradverify_catalogue::matmul_{name}{_SUFFIX}"
+    return torch.library.custom_op(qualified, run, mutates_args=(), schema=schema)
 
 
 forward_op = _operator(
@@ -829,6 +834,7 @@ _batched(tangent_op, along_rows=(0, 3, 4), whole=lambda *_: True)
 def _save_compiled(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, w, b, ctx.act, keep, ctx.tiles = inputs
     ctx.save_for_backward(x, w, b, _kept(ctx.act, keep, *output))
+    ctx.mark_non_differentiable(output[1])
 
 
 def _backward_compiled(ctx: Any, u: Tensor, _z: Tensor) -> tuple[Any, ...]:
@@ -848,16 +854,19 @@ def _kept(act: str, keep: bool, y: Tensor, z: Tensor | None = None) -> Tensor | 
     return None if not keep or act == "none" else y if act == "relu" else z
 
 
+_AUTOCAST = ("cpu", "cuda", "xpu", "mps")
+"""Devices that have it; torch.compile cannot trace the question in torch 2.11."""
+
+
 def _wide(t: Tensor) -> Tensor:
     return t.to(_accumulator(t.dtype))
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b in at least float32, also under autocast."""
-    if torch.amp.is_autocast_available(a.device.type) and torch.is_autocast_enabled(a.device.type):
-        with torch.autocast(a.device.type, enabled=False):
-            return _wide(a) @ _wide(b)
-    return _wide(a) @ _wide(b)
+    device = a.device.type
+    with torch.autocast(device, enabled=False) if device in _AUTOCAST else nullcontext():
+        return _wide(a) @ _wide(b)
 
 
 def _affine(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -1148,19 +1157,27 @@ def matmul(
         [*b, n], x's dtype, contiguous.
 
     Raises:
-        TypeError: a dtype is not one of the four, or dtypes differ.
-        ValueError: a shape does not fit, devices differ, an option is unknown.
+        TypeError: something is no dense tensor, a dtype is not one of the four, or dtypes differ.
+        ValueError: a shape does not fit, devices differ, an option is unknown, tiles do not fit into shared memory.
         RuntimeError: triton is missing, there are no kernels for the device, or they are not interpreted.
 
     Source: Triton's tutorial on matrix products (tiles grouped for L2); Hendrycks, Gimpel 2016, arXiv:1606.08415.
     """
+    for name, t in (("x", x), ("w", w), ("b", b)):
+        _check_kind(name, t)
     x, w, b = _autocast(x, w, b)
     _check_tensors(x, w, b)
     _check_options(act, save, backend, tiles)
-    fused = _is_fused(backend, x.device.type)
+    fused = _is_fused(backend, x.device)
+    if fused and tiles is not None and not torch.compiler.is_compiling():
+        for kernel in ("forward", "slope"):  # a backward that cannot run is refused before the forward runs
+            _affordable(tiles, kernel, x.element_size(), _arch(x))
     keep = save == "preactivation" and act != "none"
     if torch.compiler.is_compiling():  # where a Function that has a jvp breaks the graph
-        return cast("Tensor", forward_op(x, w, b, act, keep, tiles)[0]) if fused else _in_one_graph(x, w, b, act)
+        # An operator has no forward mode: its output would have no tangent.
+        if not fused or forward_ad._current_level >= 0:  # noqa: SLF001
+            return _in_one_graph(x, w, b, act)
+        return cast("Tensor", forward_op(x, w, b, act, keep, tiles)[0])
     found = FusedMatmul.apply(x, w, b, _Call(act, keep, fused, tiles))  # type: ignore[no-untyped-call]
     return cast("Tensor", found if isinstance(found, Tensor) else found[0])
 
@@ -1173,11 +1190,24 @@ def _in_one_graph(x: Tensor, w: Tensor, b: Tensor | None, act: str) -> Tensor:
 def _autocast(*tensors: Tensor | None) -> tuple[Any, ...]:
     """Cast as autocast casts the arguments of a linear layer; outside of it return them as they are."""
     device = next(t.device.type for t in tensors if t is not None)
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    if device not in _AUTOCAST or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     cast_too = (torch.float32, torch.bfloat16, torch.float16)
     return tuple(t.to(dtype) if t is not None and t.dtype in cast_too else t for t in tensors)
+
+
+def _check_kind(name: str, t: object) -> None:
+    if name == "b" and t is None:
+        return
+    if not isinstance(t, Tensor):
+        raise TypeError(f"matmul: {name} must be a tensor, got {type(t).__name__}; pass torch.as_tensor({name}).")
+    if t.is_nested or t.layout != torch.strided:
+        kind = "nested" if t.is_nested else t.layout
+        raise TypeError(
+            f"matmul: {name} must be dense, but it is {kind}; pass "
+            f"{f'torch.nested.to_padded_tensor({name}, 0.0)' if t.is_nested else f'{name}.to_dense()'}."
+        )
 
 
 def _check_tensors(x: Tensor, w: Tensor, b: Tensor | None) -> None:
@@ -1217,19 +1247,37 @@ def _check_options(act: str, save: str, backend: str, tiles: Tiles | None) -> No
     for name, value, known in (("act", act, ACTIVATIONS), ("save", save, SAVES), ("backend", backend, BACKENDS)):
         if value not in known:
             raise ValueError(f"matmul: {name} must be one of {', '.join(known)}, got {value!r}; choose one of them.")
-    if tiles is None:
-        return
+    if tiles is not None:
+        _check_tiles(tiles)
+
+
+def _check_tiles(tiles: object) -> None:
+    if not isinstance(tiles, Tiles):
+        raise TypeError(f"matmul: tiles must be this file's Tiles, got {tiles!r}; None takes those of a table.")
     least = 1 if interpreted() else 16  # tensor cores take no less
-    for name, size in zip(("m", "n", "k"), tiles, strict=False):
-        if size < least or size & (size - 1):
+    for name in ("m", "n", "k"):
+        size = getattr(tiles, name)
+        if not _is_int(size) or size < least or size & (size - 1):
             raise ValueError(
                 f"matmul: tiles.{name} must be a power of 2 and at least {least}, got {size}; 64 is usual."
             )
+    if tiles.warps not in (1, 2, 4, 8, 16, 32) or isinstance(tiles.warps, bool):
+        raise ValueError(f"matmul: tiles.warps must be a power of 2 and at most 32, got {tiles.warps}; 4 is usual.")
+    for name in ("group", "stages"):
+        size = getattr(tiles, name)
+        if not _is_int(size) or not 1 <= size < 2**15:
+            raise ValueError(f"matmul: tiles.{name} must be an integer from 1 to 32767, got {size!r}; 3 is usual.")
+    if not isinstance(tiles.tma, bool):
+        raise TypeError(f"matmul: tiles.tma must be True or False, got {tiles.tma!r}; choose one of them.")
 
 
-def _is_fused(backend: str, device: str) -> bool:
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_fused(backend: str, device: torch.device) -> bool:
     """Whether kernels run. Raises RuntimeError where they were asked for and cannot."""
-    if backend == "torch" or (backend == "auto" and device in ("cpu", "meta")):
+    if backend == "torch" or (backend == "auto" and device.type in ("cpu", "meta")):
         return False
     if triton is None:
         raise RuntimeError(
@@ -1242,9 +1290,28 @@ def _is_fused(backend: str, device: str) -> bool:
                 "matmul: backend='interpret' needs TRITON_INTERPRET=1, which was not set when triton was imported; "
                 "set it before Python starts: TRITON_INTERPRET=1 python ..."
             )
-    elif device not in ("cuda", "meta"):
+    elif device.type not in ("cuda", "meta"):
         raise RuntimeError(
             f"matmul: backend={backend!r} has no kernels for tensors on {device}; move them with .cuda(), "
             "or pass backend='torch'."
         )
+    elif not interpreted() and not torch.compiler.is_compiling():  # which cannot trace what asks the driver
+        _check_gpu(device)
     return True
+
+
+def _check_gpu(device: torch.device) -> None:
+    """Meta tensors are compiled for whatever GPU Triton's driver names."""
+    if device.type == "meta":
+        try:
+            triton.runtime.driver.active.get_current_target()
+        except RuntimeError as error:
+            raise RuntimeError(
+                "matmul: backend='triton' compiles for meta tensors, but Triton finds no GPU to compile for; name one "
+                "by triton.runtime.driver.set_active, or pass backend='auto' for shapes alone."
+            ) from error
+    elif torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
+        raise RuntimeError(
+            f"matmul: Triton needs compute capability 8.0, but {device} has "
+            f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}; pass backend='torch'."
+        )

@@ -253,6 +253,25 @@ def test_it_compiles_into_one_graph_with_the_same_bits(save: str) -> None:
         assert torch.equal(mine, theirs)
 
 
+def test_forward_mode_inside_of_compile_is_right() -> None:
+    """An operator has no forward mode, and torch gives no tangent in silence."""
+    g = generator(10)
+    x, t, w = normal(g, 3, 5), normal(g, 3, 5), normal(g, 5, 4)
+
+    def tangent(x: Tensor, t: Tensor) -> Tensor:
+        return torch.func.jvp(lambda x: fused(x, w), (x,), (t,))[1]
+
+    compiled = torch.compile(tangent, fullgraph=True, backend="aot_eager")
+    assert agree([compiled(x, t)], [tangent(x, t)])
+
+
+def test_the_kept_argument_of_the_activation_has_no_gradient() -> None:
+    x, w = torch.ones(2, 3, requires_grad=True), torch.ones(3, 4)
+    y, z = ops.forward_op(x, w, None, "gelu", True, None)
+    assert y.requires_grad
+    assert not z.requires_grad
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_narrow_dtypes_are_summed_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
     g = generator(11)

@@ -11,6 +11,7 @@ import torch
 from gradverify.catalogue.attention import Tiles as AttentionTiles
 from gradverify.catalogue.attention import attention
 from gradverify.catalogue.lsq_quant import lsq_quant
+from gradverify.catalogue.matmul import Tiles as MatmulTiles
 from gradverify.catalogue.matmul import matmul
 from gradverify.catalogue.reweight_gradient import reweight_gradient
 from gradverify.catalogue.reweighted_cross_entropy import class_balanced_weights, reweighted_cross_entropy
@@ -123,6 +124,20 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: matmul(X, X.mT, act="tanh"), ValueError, r"act must be one of none, relu, .*, got 'tanh'; choose"),
     (lambda: matmul(X, X.mT, save="z"), ValueError, r"save must be one of input, preactivation, got 'z'; choose"),
     (lambda: matmul(X, X.mT, backend="cuda"), ValueError, r"backend must be one of auto, .*, got 'cuda'; choose"),
+    (lambda: matmul(X.tolist(), X.mT), TypeError, r"x must be a tensor, got list; pass torch.as_tensor\(x\)"),
+    (lambda: matmul(X, None), TypeError, r"w must be a tensor, got NoneType; pass"),
+    (lambda: matmul(X, X.mT, 1.0), TypeError, r"b must be a tensor, got float; pass torch.as_tensor\(b\)"),
+    (lambda: matmul(X, X.mT.to_sparse()), TypeError, r"w must be dense, but it is torch.sparse_coo; .* w.to_dense\(\)"),
+    (lambda: matmul(X, X.mT, tiles=(16, 16, 16)), TypeError, r"tiles must be this file's Tiles, got \(16, 16, 16\); N"),
+    *(
+        (
+            lambda t=t: matmul(X, X.mT, tiles=MatmulTiles(**{"m": 16, "n": 16, "k": 16, **t})),
+            ValueError,
+            r"tiles.\w+ must",
+        )
+        for t in ({"m": 16.0}, {"n": None}, {"k": 24}, {"group": 0}, {"warps": 3}, {"warps": 64}, {"stages": 0})
+    ),
+    (lambda: matmul(X, X.mT, tiles=MatmulTiles(16, 16, 16, tma="no")), TypeError, r"tiles.tma must be True or False"),
     (lambda: attention(Q.int(), K, K), TypeError, r"q must be float16, .* but its dtype is torch.int32; cast it"),
     (lambda: attention(Q, K * 1j, K), TypeError, r"k must be float16, .* torch.complex64; cast it"),
     (lambda: attention(Q, K, K.half()), TypeError, r"v must be torch.float32 as q, but is torch.float16; cast one"),

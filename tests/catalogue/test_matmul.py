@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from gradverify.catalogue import matmul as ops
 from gradverify.catalogue.matmul import Tiles, matmul
 from tests.catalogue.apart import load, python
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 HERE = Path(__file__).parent
 X, W, B = torch.ones(2, 3), torch.ones(3, 4), torch.ones(4)
 needs_triton = pytest.mark.skipif(ops.triton is None, reason="triton is not installed: pip install gradverify[triton]")
@@ -103,6 +105,57 @@ def test_kernels_are_refused_where_there_are_none() -> None:
 
 
 @needs_triton
+def test_meta_tensors_are_compiled_only_where_a_gpu_is_named() -> None:
+    x = torch.empty(16, 16, device="meta")
+    with pytest.raises(RuntimeError, match=r"matmul: .* no GPU to compile for; name one by .* backend='auto' for shap"):
+        matmul(x, x, backend="triton")
+
+
+COPY = """
+import sys, torch
+from gradverify.catalogue import matmul as original
+sys.path.insert(0, sys.argv[1])
+import matmul as copied
+names = [m.forward_op._qualname for m in (original, copied)]
+x = torch.ones(4, 4)
+for m in (original, copied):
+    y = m.matmul(x.clone().requires_grad_(), x, act="gelu", backend="interpret", tiles=m.Tiles(4, 4, 4))
+    y.sum().backward()
+print(len(set(names)))
+"""
+
+
+@needs_triton
+def test_a_copy_of_the_same_name_leaves_the_original_alone(tmp_path: Path) -> None:
+    shutil.copy(ops.__file__, tmp_path / "matmul.py")
+    done = python("-W", "error", "-c", COPY, str(tmp_path), TRITON_INTERPRET="1")
+    assert done.stdout == "2\n", done.stderr[-2000:]
+
+
+def test_one_graph_under_compile_with_the_same_derivatives() -> None:
+    x, t, w = (torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    f = partial(matmul, act="gelu")
+    for g in (
+        lambda x, t: torch.func.jvp(lambda x: f(x, w.mT), (x,), (t,))[1],
+        lambda x, t: torch.func.vjp(lambda x: f(x, w.mT), x)[1](f(t, w.mT))[0],
+    ):
+        found = torch.compile(g, fullgraph=True, backend="aot_eager")(x, t)
+        assert (found - g(x, t)).abs().max() < 1e-14
+
+
+def test_second_derivatives_are_batched_in_the_old_way_too() -> None:
+    x = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    w = x[0]
+
+    def f(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return matmul(x, w.mT, act="silu").pow(3).sum()
+
+    found, wanted = (torch.autograd.functional.hessian(f, (x, w), vectorize=v) for v in (True, False))
+    pairs = zip(found, wanted, strict=True)
+    assert all((a - b).abs().max() < 1e-12 for row, other in pairs for a, b in zip(row, other, strict=True))
+
+
+@needs_triton
 def test_tiles_below_the_least_of_tensor_cores_are_refused() -> None:
     with pytest.raises(ValueError, match=r"matmul: tiles.k must be a power of 2 and at least 16, got 8; 64 is usual"):
         matmul(X, W, tiles=Tiles(16, 16, 8))
@@ -134,8 +187,8 @@ def test_a_copy_registers_operators_of_its_own_and_loading_twice_does_no_harm(tm
     first, again = load(path, "their.fused"), load(path, "their.fused")
     assert [str(m.forward_op._qualname) for m in (ops, first, again)] == [
         "gradverify_catalogue::matmul_forward",
-        "gradverify_catalogue::their_fused_forward",
-        "gradverify_catalogue::their_fused_forward",
+        "gradverify_catalogue::matmul_forward_their_fused",
+        "gradverify_catalogue::matmul_forward_their_fused",
     ]
     for module in (ops, first, again):
         assert torch.equal(module.matmul(X, W, B), torch.full((2, 4), 4.0))
