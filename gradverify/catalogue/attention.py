@@ -550,9 +550,12 @@ class _Call:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
-    """Run a kernel. Every launch of this file goes through here, so that it can be compiled only, or watched."""
+    """Run a kernel; on meta tensors only compile it. Every launch of this file goes through here, to be watched."""
     device = args[0].device
     if not math.prod(grid):
+        return
+    if device.type == "meta":  # a launch would read at address 0
+        kernel.warmup(*args, grid=grid, **meta)
         return
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         kernel[grid](*args, **meta)
@@ -1542,9 +1545,7 @@ def _backend(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> str:
             f"{'.'.join(map(str, torch.cuda.get_device_capability(q.device)))}; pass backend='torch'."
         )
     if backend == "triton":
-        if tiles is not None:
-            _check_shared(q, v, tiles)
-        if device == "meta":
+        if device == "meta" and tiles is None:
             _check_driver()
         _check_shared(q, v, tiles or _fitting(q, v))
     return backend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -106,6 +106,28 @@ def test_without_triton_plain_pytorch_remains_and_the_rest_says_what_to_install(
 def test_a_backend_that_is_not_to_be_had_is_refused(options: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=rf"attention: backend '\w+'.* {message}"):
         attention(Q, K, V, **options)
+
+
+class Kernel:
+    """A kernel that says how it was called."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *_, **__: self.called.append("launched")
+
+    def warmup(self, *_: object, **__: object) -> None:
+        self.called.append("compiled")
+
+
+@pytest.mark.parametrize(("device", "what"), [("meta", "compiled"), ("cpu", "launched")])
+def test_a_kernel_is_never_launched_on_meta_tensors(device: str, what: str) -> None:
+    """Their address is 0, which a GPU would read at."""
+    kernel = Kernel()
+    ops.launch(kernel, (2,), torch.empty(3, device=device))
+    ops.launch(kernel, (2, 0), torch.empty(0, device=device))
+    assert kernel.called == [what]
 
 
 @needs_triton
