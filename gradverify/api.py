@@ -13,7 +13,7 @@ from torch import Tensor
 from gradverify.cases.annotations import op_parameters
 from gradverify.cases.concrete import spec_at
 from gradverify.cases.signatures import spec_from_op
-from gradverify.config import claims_named, devices_named, dtypes_named, examples_given, load, seconds
+from gradverify.config import claims_named, devices_tried, dtypes_named, examples_given, load, seconds
 from gradverify.discovery.loading import checked_op
 from gradverify.discovery.targets import resolve
 from gradverify.engine import session
@@ -59,7 +59,7 @@ def check(
     plan = Plan(
         claims=claims_named(_several(claims, "claims")),
         skip=claims_named(_several(skip, "skip")),
-        devices=devices_named(_several(device, "device")),
+        devices=devices_tried(_several(device, "device")),
         dtypes=dtypes_named(_several(dtype, "dtype")),
         examples=examples_given(_whole(examples, "examples")) or chosen.examples or 20,
         seed=_whole(seed, "seed") or 0,

@@ -167,6 +167,12 @@ def devices_named(names: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
+def devices_tried(names: Iterable[str]) -> tuple[str, ...]:
+    """The same of devices to try, empty for every one that is present, which is what `auto` says."""
+    names = tuple(names)
+    return () if names == ("auto",) else devices_named(names)
+
+
 def _table(file: Path) -> dict[str, Any]:
     tomllib = import_module(_TOML)
     try:

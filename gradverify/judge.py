@@ -120,7 +120,8 @@ staircase, noise and steps that never settle are the forward's own and are count
 def judge(evidence: Evidence, policy: Policy) -> Verdict:
     """The verdict on one piece of evidence; see specs/claims.md, VERDICTS."""
     verdict = _judged(evidence, policy)
-    if "budget" not in evidence.facts:
+    own = policy.safety != Policy().safety or policy.loosened or policy.loosened_absolute
+    if "budget" not in evidence.facts and not own:
         return verdict
     scaled = {"safety": policy.safety, **_tolerated(policy)}
     return msgspec.structs.replace(
@@ -128,11 +129,11 @@ def judge(evidence: Evidence, policy: Policy) -> Verdict:
     )
 
 
-def _tolerated(policy: Policy) -> dict[str, str]:
-    """The raw tolerance that the user gave, in words."""
+def _tolerated(policy: Policy) -> dict[str, Fact]:
+    """The raw tolerance that the user gave, in words, and what of it is relative."""
     given = {"rtol": policy.loosened, "atol": policy.loosened_absolute}
     words = ", ".join(f"{name}={value:g}" for name, value in given.items() if value)
-    return {"loosened": words} if words else {}
+    return {"loosened": words, "rtol": policy.loosened or 0.0} if words else {}
 
 
 def _judged(evidence: Evidence, policy: Policy) -> Verdict:
@@ -332,7 +333,7 @@ def conclude(verdicts: Sequence[Verdict], *, claim: str, device: str, dtype: str
     warned = [v for v in passing if v.code]
     code = Counter(v.code for v in warned).most_common(1)[0][0] if warned else ""
     worst = max(warned, key=lambda v: _off(v.evidence)) if warned else None
-    powers = [v.evidence.resolution for v in passing if _has_truth(v) and math.isfinite(v.evidence.resolution)]
+    powers = [_seen(v.evidence) for v in passing if _has_truth(v) and math.isfinite(v.evidence.resolution)]
     powers += _middle(passing)
     return Result(
         outcome=Outcome.PASS,
@@ -352,6 +353,12 @@ def _measured(passing: Sequence[Verdict]) -> dict[str, Fact]:
     return {k: f for v in ordered for k, f in v.evidence.facts.items() if k in MEASURED}
 
 
+def _seen(e: Evidence) -> float:
+    """The smallest error that would have been seen, with the tolerance that the user gave."""
+    times = float(e.facts.get("safety", Policy().safety)) / Policy().safety
+    return max(e.resolution * times, float(e.facts.get("rtol", 0.0)))
+
+
 def _has_truth(v: Verdict) -> bool:
     """Whether a truth was measured: where that says too little, the case is inconclusive by itself."""
     return "truth" in v.evidence.facts or v.evidence.claim == "precision"
@@ -362,7 +369,7 @@ def _middle(passing: Sequence[Verdict]) -> list[float]:
 
     Where a gradient is all cancellation its rounding is as large as it: a single case may say nothing.
     """
-    own = [v.evidence.resolution for v in passing if not _has_truth(v) and math.isfinite(v.evidence.resolution)]
+    own = [_seen(v.evidence) for v in passing if not _has_truth(v) and math.isfinite(v.evidence.resolution)]
     return sorted(own)[len(own) // 2 :][:1]
 
 

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from gradverify.config import Config, Override, claims_named, devices_named, dtypes_named, examples_given, seconds
+from gradverify.config import Config, Override, claims_named, devices_tried, dtypes_named, examples_given, seconds
 from gradverify.errors import UsageError
 from gradverify.records.claims import selected
 from gradverify.records.policy import Plan, Policy
@@ -43,7 +43,7 @@ def plan_of(
     return Plan(
         claims=claims,
         skip=skipped,
-        devices=devices_named(split(device) or _listed(config.devices)),
+        devices=devices_tried(split(device) or _listed(config.devices)),
         dtypes=dtypes_named(split(dtype) or _listed(config.dtypes)),
         examples=examples_given(examples) or chosen.examples or 20,
         seed=_seed(seed, config, name),

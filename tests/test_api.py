@@ -205,6 +205,11 @@ def test_a_slip_in_the_name_of_an_option_is_told_too(said) -> None:
 def test_dtypes_devices_and_seconds_are_taken_as_python_has_them(said) -> None:
     gradverify.check(bare, x="n", w="n", dtype=torch.float32, device=torch.device("cpu"), max_time=5)
     assert (said.plan.dtypes, said.plan.devices, said.plan.max_seconds) == (("float32",), ("cpu",), 5.0)
+
+
+def test_auto_is_every_device_that_is_present(said) -> None:
+    gradverify.check(bare, x="n", w="n", device="auto")
+    assert said.plan.devices == ()
     gradverify.check(bare, x="n", w="n", dtype=[torch.float32, "float64"])
     assert said.plan.dtypes == ("float32", "float64")
 

@@ -85,12 +85,15 @@ class _Widened(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if alias is not None and not alias.is_write:
             return t
         exact = t if alias is not None or t.dtype not in _WIDE else t.to(_WIDE[t.dtype])
-        if self.rounded_to is None or exact.dtype != torch.float64:
+        if self.rounded_to is None or exact.dtype not in (torch.float64, torch.complex128):
             return exact
         rounded = self._rounded(exact, self.rounded_to)
         return rounded if alias is None else t.copy_(rounded)
 
     def _rounded(self, exact: Tensor, dtype: torch.dtype) -> Tensor:
+        if exact.is_complex():
+            parts = torch.view_as_real(exact.resolve_conj())
+            return torch.view_as_complex(self._rounded(parts, dtype).contiguous())
         nearest = exact.to(dtype)
         if self.generator is None or dtype != torch.float32 or exact.device.type != "cpu":
             return nearest.to(exact.dtype)

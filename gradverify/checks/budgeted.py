@@ -150,9 +150,15 @@ def budgets(here: Compared, count: int) -> dict[str, Budget]:
             least=here.least + subject.unit**2 * _whole(here, name),
             order=here.order,
             noise=noise.get(name),
+            sizes=_moduli(t) if t.is_complex() else None,
         )
         for name, t in here.truth.items()
     }
+
+
+def _moduli(t: Tensor) -> Array:
+    """|z| for either part of z: a product of complex numbers is right to u |z|, and no part of it to u of its own."""
+    return np.tile(flat(t.detach().abs()), 2)
 
 
 def _whole(here: Compared, name: str) -> float:
@@ -162,7 +168,7 @@ def _whole(here: Compared, name: str) -> float:
     """
     top = _top(here.truth[name])
     x = here.subject.point.primals.get(name)
-    size = 0.0 if x is None or not x.numel() else float(x.double().square().mean().sqrt())
+    size = 0.0 if x is None or not x.numel() else float(np.sqrt(np.mean(np.square(flat(x)))))
     product = max((_top(u) for u in here.us if u is not None), default=0.0) * max(
         (_top(t) for n, t in here.truth.items() if n not in here.subject.point.primals), default=0.0
     )

@@ -15,7 +15,7 @@ from gradverify.checks import averages, budgeted, gradient, lengths, lines, rang
 from gradverify.checks.lengths import Growth
 from gradverify.checks.subject import at
 from gradverify.checks.wide import FINE, Compared, NoTruth, Sides, compared, over, quantity
-from gradverify.errors import NotApplicableError
+from gradverify.errors import CannotJudgeError, NotApplicableError
 from gradverify.numerics.noise import float32_is_tf32
 from gradverify.records.case import Case
 from gradverify.records.evidence import Evidence, Fact
@@ -57,7 +57,9 @@ def _checked(spec: Spec, case: Case) -> Iterator[Evidence]:
     subject = at(spec, case)
     try:
         here = compared(sides, subject)
-    except NoTruth:
+    except NoTruth as why:
+        if _crowded(case):
+            raise CannotJudgeError("along a line of them, nothing but their rounding moves") from why
         yield from lines.check(spec, case)
         return
     doubt = _doubted(here)
@@ -68,7 +70,7 @@ def _checked(spec: Spec, case: Case) -> Iterator[Evidence]:
     yield from odd
     if odd:
         return
-    if any(word in CROWDED for _, word in case.values):
+    if _crowded(case):
         yield from _cancelled(here)
         return
     growths = lengths.growths(sides, case)
@@ -77,6 +79,10 @@ def _checked(spec: Spec, case: Case) -> Iterator[Evidence]:
         adds_up = [str(g) for g in growths if g.name == name and g.adds_up and over(e)]
         said = "; ".join([*([str(e.facts["said"])] if "said" in e.facts else []), *adds_up])
         yield msgspec.structs.replace(e, facts={**e.facts, **noted, **({"said": said} if said else {})})
+
+
+def _crowded(case: Case) -> bool:
+    return any(word in CROWDED for _, word in case.values)
 
 
 def _cancelled(here: Compared) -> Iterator[Evidence]:

@@ -132,8 +132,18 @@ def _subnormals(here: Compared) -> dict[str, Fact]:
     if not _flushes(there, r):
         return {}
     plain = replace(there, got=here.sides.plain(there.subject, there.us))
+    if _flushes(plain, r) and not _machine_flushes(here):
+        # A product that is too small on the way, as (u / n) x is for many n.
+        return {}
     who = "here, also by plain torch" if _flushes(plain, r) else "by the op, not by plain torch"
     return {"subnormals": f"numbers below {r.normal:.0e} are flushed to zero {who}"}
+
+
+def _machine_flushes(here: Compared) -> bool:
+    """Whether a subnormal number is zero once it was multiplied by one."""
+    subject = here.subject
+    small = torch.full((1,), _range(here).normal / 2, dtype=torch.float64).to(dtype_named(subject.case.dtype))
+    return not bool((small.to(subject.case.device) * 1.0).any())
 
 
 def _flushes(there: Compared, r: Range) -> bool:

@@ -23,7 +23,9 @@ def _env(name: str) -> dict[str, Any]:
 @click.option("--arg", multiple=True, metavar="'x=*b k'", help="Shape of an argument of a bare op; once for each.")
 @click.option("--checks", **_SOME, **_env("CHECKS"), help="Only these claims.")
 @click.option("--skip", **_SOME, **_env("SKIP"), help="Not these claims.")
-@click.option("--device", **_SOME, **_env("DEVICE"), help="cpu, cuda, cuda:1, ...; default: every device present.")
+@click.option(
+    "--device", **_SOME, **_env("DEVICE"), help="cpu, cuda, cuda:1, ...; default, and auto: every device present."
+)
 @click.option("--dtype", **_SOME, **_env("DTYPE"), help="Floating dtypes of the inputs; default: the spec's.")
 @click.option("--examples", type=int, metavar="N", **_env("EXAMPLES"), help="Cases a claim; default: the profile's.")
 @click.option(

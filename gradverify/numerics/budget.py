@@ -22,6 +22,9 @@ each with an error of u/2 sqrt(3) at random, leave u/39."""
 CONSTANT = 3.0
 """Without a plain computation by other code, a factor that the sizes alone make (2 / n) may have been rounded: by u."""
 
+FACTOR = 2.0**-24 / CONSTANT
+"""Whatever else there is, a factor such as 2 / n has been rounded to float32, in which narrower dtypes are computed."""
+
 APART = 32.0
 """Roundings beyond which an entry is no matter of averages: it is wrong, or at a kink, and judged on its own."""
 
@@ -53,6 +56,7 @@ def budget(
     least: float,
     order: float = 1.0,
     noise: Array | None = None,
+    sizes: Array | None = None,
 ) -> Budget:
     """The budget of a result whose exact value is `truth`.
 
@@ -61,9 +65,11 @@ def budget(
     half of the smallest number above zero. `order`: what another order of summation multiplies the condition by. An
     entry's bar is its largest error, or the ratio of errors to (condition + rounding) that most entries stay below,
     times its own, at least once that; and no less than half of the entries that are not all zero are off by: what is
-    small by cancellation keeps the rounding of what has cancelled. `noise` is added to the bars.
+    small by cancellation keeps the rounding of what has cancelled. `noise` is added to the bars. `sizes`: what one
+    rounding of an entry is relative to, where that is not its own size.
     """
-    size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
+    sizes = np.abs(truth) if sizes is None else sizes
+    size = np.where(np.isfinite(sizes), sizes, 0.0)
     condition = order * _farthest(truth, moved)
     own = condition + unit * size + least
     worst = np.max(np.abs(np.stack(errors)), axis=0) if errors else np.zeros_like(truth)
@@ -123,7 +129,7 @@ def bias_bar(own: Mean, *allowed: Mean, unit: float, floor: float = FLOOR) -> fl
     `allowed`: the means of computations whose bias is no fault: a plain one's, that of keywords that are rounded.
     """
     known = [m for m in allowed if np.isfinite(m.value)]
-    return SIGMAS * own.error + unit / floor + sum(abs(m.value) + SIGMAS * m.error for m in known)
+    return SIGMAS * own.error + max(unit / floor, FACTOR) + sum(abs(m.value) + SIGMAS * m.error for m in known)
 
 
 def spread_of(found: Array, truth: Array, size: Array, *, unit: float) -> float:

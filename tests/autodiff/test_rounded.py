@@ -96,3 +96,23 @@ def test_softmax_step_by_step_is_softmax_and_rounds_what_cancels(function):
     assert ((z - y).abs() <= 2.0**-22 * y.abs().clamp(min=1)).all()
     assert ((got - want).abs() <= 2.0**-22).all()
     assert ((got - want).abs() > 1e-9).any()
+
+
+def test_both_parts_of_a_complex_number_are_rounded():
+    z = torch.complex(THIRD, -2 * THIRD).conj()
+    for generator in (None, torch.Generator().manual_seed(0)):
+        with in_float64(rounded_to=torch.float32, generator=generator):
+            w = z * 1.7
+        assert w.dtype is torch.complex128
+        assert torch.equal(w, w.to(torch.complex64).to(torch.complex128))
+        assert 0 < abs(w - z * 1.7) < 1e-7
+
+
+def test_the_gradient_of_silu_rounds_the_step_that_cancels():
+    x = torch.tensor([16.3, 15.9, 0.5], dtype=torch.float64, requires_grad=True)
+    (want,) = torch.autograd.grad(torch.nn.functional.silu(x).sum(), x)
+    with in_float64(rounded_to=torch.float32):
+        (got,) = torch.autograd.grad(torch.nn.functional.silu(x).sum(), x)
+    apart = (got - want).abs()
+    assert (apart <= 2.0**-24 * (2 + x.abs())).all()
+    assert apart[:2].max() > 2.0**-23, "x times one rounding of 1 - sigmoid"

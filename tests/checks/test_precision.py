@@ -95,6 +95,43 @@ def test_what_rests_on_differences_is_left_to_precision_in_a_narrow_dtype(claim)
     )
 
 
+class RotatedSquare(Function):
+    """z^2, whose real part is left of two squares."""
+
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return z * z
+
+    @staticmethod
+    def backward(ctx, g):
+        (z,) = ctx.saved_tensors
+        return 2 * g * z.conj()
+
+
+@pytest.mark.parametrize("reference", [None, torch.square])
+def test_a_complex_product_is_right_to_a_rounding_of_its_modulus(reference):
+    args = (Arg(name="z", shape="n", complex=True),)
+    assert result(spec(RotatedSquare, args=args, reference=reference), "float32").outcome.value == "PASS"
+
+
+def test_a_factor_as_a_python_number_is_no_bias():
+    class MeanSquare(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.square().mean(-1)
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            return g[:, None] * x * (2 / x.shape[-1])
+
+    rows = {"args": (Arg(name="x", shape="b n"),), "dims": {"b": Dim(lo=1), "n": Dim(lo=3, hi=3)}}
+    r = result(spec(MeanSquare, reference=lambda x: x.square().mean(-1), **rows), "float32")
+    assert (r.outcome.value, r.code) == ("PASS", "")
+
+
 def test_complex_numbers_there_are_skipped():
     (r,) = verify(
         spec(torch.sin, args=(Arg(name="input", shape="n", complex=True),)),
@@ -416,6 +453,19 @@ def test_numbers_of_which_digits_cancel_do_not_widen_the_budget_of_the_others():
     whole = result(NAMED["raw_moments_in_backward"].right, "float32")
     assert whole.cases.run > 12
     assert whole.budget.value < 1e-3
+
+
+def test_without_a_truth_numbers_that_lie_close_together_are_left_out():
+    """A line among them moves nothing but roundings: they would leave the claim open."""
+
+    def narrow_only(x):
+        if x.dtype == torch.float64:
+            raise TypeError("no float64")
+        return torch.tanh(x)
+
+    r = result(spec(narrow_only), "float16")
+    assert (r.outcome.value, r.truth) == ("PASS", "its own values in float16")
+    assert r.cases.invalid > 0
 
 
 def test_lost_digits_say_that_the_formula_is_right():

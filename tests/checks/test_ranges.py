@@ -147,6 +147,18 @@ def test_flushing_by_the_machine_is_told_as_such():
     assert str(r.measured["subnormals"]).endswith("are flushed to zero here, also by plain torch")
 
 
+def test_a_product_that_is_too_small_on_the_way_is_no_flushing_of_the_machine():
+    """u / n has no bit left in bfloat16 where u / n x is a subnormal number."""
+
+    def mean_square(x):
+        return x.square().mean(-1)
+
+    rows = (Arg(name="x", shape="b n"),)
+    r = result(spec(mean_square, reference=mean_square, args=rows, dims={"b": Dim(lo=1), "n": Dim(lo=1)}), "bfloat16")
+    assert r.outcome.value == "PASS"
+    assert "subnormals" not in r.measured
+
+
 # Growth.
 
 

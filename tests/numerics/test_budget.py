@@ -76,6 +76,19 @@ def test_the_bar_of_a_mean_holds_two_errors_the_rounding_and_what_else_is_biased
     assert bias_bar(own, plain, unknown, unit=0.24) == pytest.approx(2 * own.error + 0.01 + 0.5)
 
 
+def test_a_factor_that_was_rounded_to_float32_is_no_bias():
+    """(2 / 3) x in float32 is off by 3e-8 in every entry."""
+    own = mean_of([2.98e-8 + k * 1e-11 for k in range(8)])
+    for unit in (2.0**-24, 2.0**-11):
+        assert own.value < 3 * bias_bar(own, unit=unit)
+    assert mean_of([4e-6 + k * 1e-9 for k in range(8)]).value > 3 * bias_bar(own, unit=2.0**-24)
+
+
+def test_a_rounding_may_be_relative_to_more_than_the_entry():
+    b = budget(np.array([1e-9, 2.0]), [], [], unit=UNIT, least=0.0, sizes=np.array([2.0, 2.0]))
+    assert b.bar.tolist() == [2 * UNIT, 2 * UNIT]
+
+
 def test_the_spread_is_relative_to_the_sizes():
     assert spread_of(np.array([1.5, 4.0]), np.array([1.0, 2.0]), np.array([1.0, 4.0]), unit=1.0) == 0.5
     assert np.isnan(spread_of(np.zeros(0), np.zeros(0), np.zeros(0), unit=1.0))
