@@ -85,7 +85,8 @@ class _Widened(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if alias is not None and not alias.is_write:
             return t
         exact = t if alias is not None or t.dtype not in _WIDE else t.to(_WIDE[t.dtype])
-        if self.rounded_to is None or exact.dtype not in (torch.float64, torch.complex128):
+        known = exact._is_zerotensor()  # noqa: SLF001 zeros without memory, as backward has them; nothing to round
+        if self.rounded_to is None or known or exact.dtype not in (torch.float64, torch.complex128):
             return exact
         rounded = self._rounded(exact, self.rounded_to)
         return rounded if alias is None else t.copy_(rounded)

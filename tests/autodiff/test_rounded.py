@@ -116,3 +116,11 @@ def test_the_gradient_of_silu_rounds_the_step_that_cancels():
     apart = (got - want).abs()
     assert (apart <= 2.0**-24 * (2 + x.abs())).all()
     assert apart[:2].max() > 2.0**-23, "x times one rounding of 1 - sigmoid"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_zeros_that_have_no_memory_stay_as_they_are(dtype):
+    with in_float64(rounded_to=torch.float32):
+        zero = torch._efficientzerotensor((3,), dtype=dtype)
+    assert zero._is_zerotensor()
+    assert not (zero + torch.zeros(3, dtype=dtype)).any()
