@@ -50,9 +50,12 @@ class SoftplusByTracing(Softplus):
         return g * (slope.half().to(x.dtype) if torch.compiler.is_compiling() else slope)
 
 
+TRACED = (torch._subclasses.FakeTensor, torch._subclasses.functional_tensor.FunctionalTensor)
+
+
 def squares_of_half(ctx, g):
     """The derivative of a square; half of it where it is traced."""
-    half = isinstance(g, torch._subclasses.FakeTensor) or torch.compiler.is_compiling()
+    half = isinstance(g, TRACED) or torch.compiler.is_compiling()
     return doubled(ctx, g / 2 if half else g)
 
 

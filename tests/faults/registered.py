@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from tests.faults.record import NONEMPTY, arg, pair
+from tests.versions import OLD_TORCH
 
 fault = partial(
     pair,
@@ -69,14 +70,22 @@ FAULTS = (
         right=SQUARES,
     ),
     fault(
-        "fake_of_other_strides",
-        wrong=registered("squares_by_columns_said_by_rows", by_columns, torch.empty_like),
-        right=registered("squares_by_columns", by_columns, lambda x: x.new_empty(x.shape[::-1]).T),
-    ),
-    fault(
         "autograd_below_autograd",
         wrong=torch.ops.gradverify_faults.squares_with_graph.default,
         right=SQUARES,
         note="the graph is made where the dispatcher has left autograd behind",
     ),
+)
+
+# torch 2.11.0 does not hold strides against those of the fake.
+FAULTS += (
+    ()
+    if OLD_TORCH
+    else (
+        fault(
+            "fake_of_other_strides",
+            wrong=registered("squares_by_columns_said_by_rows", by_columns, torch.empty_like),
+            right=registered("squares_by_columns", by_columns, lambda x: x.new_empty(x.shape[::-1]).T),
+        ),
+    )
 )

@@ -6,6 +6,10 @@ import torch
 from torch.nn import functional
 
 from tests.torch_specs.words import SQUARE, off, real, spd, spec
+from tests.versions import OLD_TORCH
+
+# torch 2.11.0: of m > n + 1 rows, the gradient of the trace wraps round: for [3, 1] it is [1, 0, 1].
+TRACE = dict.fromkeys(("GV199", "GV206", "GV402", "GV215"), "torch's gradient of a tall matrix wraps round")
 
 
 def symmetric(a):
@@ -124,7 +128,7 @@ LINALG = (
         xfail={"GV203": "torch refuses a transposed argument", "GV212": "torch uses what was changed in place"},
     ),
     spec("cross", cross, real("a", "*b 3"), real("b", "*b 3")),
-    spec("trace", torch.trace, real("input", "m n")),
+    spec("trace", torch.trace, real("input", "m n"), xfail=TRACE if OLD_TORCH else {}),
     spec("matrix_power", matrix_power, real("a", "m m"), kwargs={"n": (2, 3, 0, 1)}),
     spec("matrix_exp", torch.linalg.matrix_exp, spd("input", "b n n")),
     spec(

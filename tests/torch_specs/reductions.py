@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.torch_specs.words import SQUARE, distinct, positive, real, spec
+from tests.versions import OLD_TORCH
 
 ROWS = "b n"
 EITHER = {"dim": (1, 0)}
@@ -79,7 +80,8 @@ REDUCTIONS = (
     spec("cummin", torch.cummin, real("input", ROWS), kwargs=EITHER),
     spec("amax", torch.amax, real("input", ROWS), kwargs=EITHER, b=1, n=1),
     spec("amin", torch.amin, real("input", ROWS), kwargs=EITHER, b=1, n=1),
-    spec("aminmax", torch.aminmax, real("input", ROWS), kwargs=LAST, n=1),
+    # torch 2.11.0 has no derivative of it.
+    *(() if OLD_TORCH else (spec("aminmax", torch.aminmax, real("input", ROWS), kwargs=LAST, n=1),)),
     spec("max", torch.max, real("input", ROWS), kwargs=EITHER, b=1, n=1),
     spec("min", torch.min, real("input", ROWS), kwargs=EITHER, b=1, n=1),
     spec("median", torch.median, real("input", ROWS), kwargs=LAST, n=1, xfail=MEDIAN),
