@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradverify.catalogue.attention import attention
-from gradverify.catalogue.matmul import matmul
+from gradverify.catalogue.matmul import Tiles, matmul
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda z: z,
@@ -51,41 +51,88 @@ class Call:
         return {n: t.to(device, dtype).requires_grad_(grad) for n, t in drawn.items()}
 
 
-def backend_on(device: str) -> str:
+BY_DESCRIPTORS = Tiles(128, 128, 64, warps=8, tma=True)
+"""The persistent kernel of a GPU that `has_descriptors`."""
+
+
+def has_descriptors(device: str) -> bool:
+    """Whether it has them, and the shared memory for such tiles in float32; a CPU rehearses."""
+    return not device.startswith("cuda") or torch.cuda.get_device_capability(device)[0] in (9, 10)
+
+
+def backend_on(device: str) -> Literal["triton", "torch"]:
     """Kernels on a GPU; on a CPU what stands in for them."""
     return "triton" if device.startswith("cuda") else "torch"
 
 
 def attention_call(
-    device: str, *, b: int, h: int, s: int, d: int, causal: bool, kv: int | None = None, keys: int | None = None
+    device: str,
+    *,
+    b: int,
+    h: int,
+    s: int,
+    d: int,
+    causal: bool,
+    kv: int | None = None,
+    keys: int | None = None,
+    wide: int | None = None,
+    window: int | None = None,
+    hidden: float = 0.0,
+    bias: bool = False,
+    deterministic: bool = True,
 ) -> Call:
-    """Attention of s rows over as many keys, or over `keys`; `kv` heads of k and v."""
-    keys, kv = keys or s, kv or h
+    """Attention of s rows over as many keys, or over `keys`; `kv` heads of k and v, `wide` features of v.
+
+    `hidden`: the share of scores that a boolean mask hides. `bias`: an additive mask, differentiated too.
+    """
+    keys, kv, wide = keys or s, kv or h, wide or d
     named = {n: _sdpa(backend, causal=causal) for n, backend in RIVALS.items() if n != "math"}
-    square = keys == s and kv == h
+    square = keys == s and kv == h and window is None and not hidden and not bias
+    seen = torch.rand(s, keys, generator=torch.Generator().manual_seed(0)) >= hidden if hidden else None
+    options = {"causal": causal, "window": window}
+
+    def masked(q: Tensor, mask: Tensor | None) -> Tensor | None:
+        return mask if seen is None else seen.to(q.device)
+
     return Call(
         name=f"attention B {b} H {h}{'' if kv == h else f':{kv}'} S {s}{'' if keys == s else f':{keys}'} D {d}"
-        f"{' causal' if causal else ''}",
-        shapes={"q": (b, h, s, d), "k": (b, kv, keys, d), "v": (b, kv, keys, d)},
-        ours=lambda q, k, v: attention(q, k, v, causal=causal, backend=backend_on(device)),
-        plain=lambda q, k, v: plain_attention(q, k, v, causal=causal),
+        f"{'' if wide == d else f':{wide}'}{' causal' if causal else ''}{'' if window is None else f' window {window}'}"
+        f"{' masked' if hidden else ''}{' biased' if bias else ''}{'' if deterministic else ' by atomics'}",
+        shapes={"q": (b, h, s, d), "k": (b, kv, keys, d), "v": (b, kv, keys, wide)}
+        | ({"mask": (h, 1, keys)} if bias else {}),
+        ours=lambda q, k, v, mask=None: attention(
+            q, k, v, masked(q, mask), **options, deterministic=deterministic, backend=backend_on(device)
+        ),
+        plain=lambda q, k, v, mask=None: plain_attention(q, k, v, masked(q, mask), **options),
         rivals=(named if device.startswith("cuda") else {"math": _sdpa(RIVALS["math"], causal=causal)})
         if square
         else {},
     )
 
 
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+def plain_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool, window: int | None = None
+) -> Tensor:
     """All scores at once; the last row sees the last key; a row that sees nothing is 0."""
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     scores = q @ k.mT / q.shape[-1] ** 0.5
+    if mask is not None and mask.dtype != torch.bool:
+        scores = scores + mask
+    if not causal and window is None and (mask is None or mask.dtype != torch.bool):
+        return scores.softmax(-1) @ v
+    hidden = torch.zeros(scores.shape[-2:], dtype=torch.bool, device=q.device)
+    ahead = torch.arange(hidden.shape[1], device=q.device) - torch.arange(hidden.shape[0], device=q.device)[:, None]
+    ahead = ahead - (hidden.shape[1] - hidden.shape[0])
     if causal:
-        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(k.shape[2] - q.shape[2] + 1)
-        dead = hidden.all(-1, keepdim=True)
-        scores = scores.masked_fill(hidden & ~dead, -torch.inf)
-        return scores.softmax(-1).masked_fill(dead, 0) @ v
-    return scores.softmax(-1) @ v
+        hidden = hidden | (ahead > 0)
+    if window is not None:
+        hidden = hidden | (ahead.abs() > window)
+    if mask is not None and mask.dtype == torch.bool:
+        hidden = hidden | ~mask
+    dead = hidden.all(-1, keepdim=True)
+    scores = scores.masked_fill(hidden & ~dead, -torch.inf)
+    return scores.softmax(-1).masked_fill(dead, 0) @ v
 
 
 def _sdpa(backend: SDPBackend, *, causal: bool) -> Function:
@@ -96,16 +143,29 @@ def _sdpa(backend: SDPBackend, *, causal: bool) -> Function:
     return call
 
 
-def matmul_call(device: str, *, m: int, n: int, k: int, act: str, bias: bool = True) -> Call:
+def matmul_call(
+    device: str,
+    *,
+    m: int,
+    n: int,
+    k: int,
+    act: str,
+    bias: bool = True,
+    save: Literal["input", "preactivation"] = "input",
+    tiles: Tiles | None = None,
+) -> Call:
     """act(x @ w + b)."""
     function = ACTIVATIONS[act]
     rivals: dict[str, Function] = {"linear + act": lambda x, w, b=None: function(functional.linear(x, w.mT, b))}
     if act == "none" and not bias:
         rivals = {"cuBLAS": lambda x, w: x @ w}
     return Call(
-        name=f"matmul {m} x {n} x {k} {act}{'' if bias else ', no bias'}",
+        name=f"matmul {m} x {n} x {k} {act}{'' if bias else ', no bias'}{'' if save == 'input' else ', z kept'}"
+        f"{', by descriptors' if tiles and tiles.tma else ''}",
         shapes={"x": (m, k), "w": (k, n)} | ({"b": (n,)} if bias else {}),
-        ours=lambda x, w, b=None: matmul(x, w, b, act=act, backend=backend_on(device)),
+        ours=lambda x, w, b=None: matmul(
+            x, w, b, act=cast("Any", act), save=save, backend=backend_on(device), tiles=tiles
+        ),
         plain=lambda x, w, b=None: function(x @ w if b is None else x @ w + b),
         rivals=rivals,
     )

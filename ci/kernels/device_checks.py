@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from ci.kernels.calls import (
+    BY_DESCRIPTORS,
     Call,
     attention_call,
     distance,
+    has_descriptors,
     matmul_call,
     results,
     settings,
@@ -24,9 +27,9 @@ from ci.kernels.calls import (
 AGREES = 1e-12
 """Relative distance of two float64 results whose sums run in different orders, at the sizes tried here."""
 
-MOST = {"bf16": 1.3, "fp16": 1.3}
-"""Our error may be so many times that of PyTorch's own kernel. In float32, where it has no fused one, the ratio to the
-unfused computation is shown and demanded to be nothing."""
+MOST = {"bf16": 1.3, "fp16": 1.3, "fp32": 64.0}
+"""Our error may be so many times that of PyTorch's own kernel. In float32, where it has no fused one, the unfused
+computation stands beside: products in three parts of tf32 lose a few bits, products in one part 13; 6 are allowed."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 UNIT = {"bf16": 2.0**-8, "fp16": 2.0**-11, "fp32": 2.0**-24}
@@ -50,12 +53,17 @@ def small_calls(device: str) -> Iterator[Call]:
     """Ragged sizes, groups, more keys than rows and fewer, every activation."""
     for act in ("none", "relu", "gelu", "gelu_tanh", "silu"):
         yield matmul_call(device, m=67, n=45, k=33, act=act)
+        yield matmul_call(device, m=67, n=45, k=33, act=act, save="preactivation")
     yield matmul_call(device, m=128, n=128, k=64, act="gelu", bias=False)
     for causal in (False, True):
         yield attention_call(device, b=2, h=2, s=77, d=24, causal=causal)
         yield attention_call(device, b=1, h=4, kv=2, s=33, keys=70, d=16, causal=causal)
         yield attention_call(device, b=1, h=2, s=64, d=64, causal=causal)
     yield attention_call(device, b=1, h=2, s=70, keys=33, d=8, causal=True)
+    yield attention_call(device, b=2, h=4, kv=2, s=67, keys=81, d=24, wide=40, causal=True, window=19)
+    yield attention_call(device, b=2, h=2, s=67, keys=45, d=24, causal=False, hidden=0.7)
+    yield attention_call(device, b=2, h=2, kv=1, s=67, keys=45, d=24, causal=True, bias=True)
+    yield attention_call(device, b=1, h=4, kv=2, s=77, d=24, causal=True, deterministic=False)
 
 
 def verify(device: str) -> Iterator[Row]:
@@ -97,6 +105,8 @@ def narrow_calls(device: str) -> Iterator[Call]:
     yield matmul_call(device, m=m, n=m, k=m, act="none", bias=False)
     for act in ("gelu", "gelu_tanh", "silu", "relu"):
         yield matmul_call(device, m=m, n=m, k=m, act=act)
+        if has_descriptors(device):
+            yield matmul_call(device, m=m, n=m, k=m, act=act, tiles=BY_DESCRIPTORS)
 
 
 def precision(device: str) -> Iterator[Row]:
@@ -144,6 +154,7 @@ def tiny(device: str) -> None:
         matmul_call(device, m=17, n=19, k=21, act="gelu"),
         attention_call(device, b=1, h=2, kv=1, s=19, keys=21, d=5, causal=True),
         attention_call(device, b=1, h=1, s=16, d=16, causal=False),
+        attention_call(device, b=1, h=2, kv=1, s=19, keys=21, d=5, causal=True, bias=True, deterministic=False),
     ):
         inputs, cotangent = settings(call, torch.float32, device, 0)
         results(call.ours, inputs, cotangent)
@@ -158,8 +169,12 @@ def sanitize(device: str) -> Iterator[Row]:
         return
     for name in ("memcheck", "racecheck", "initcheck"):
         command = [tool, "--tool", name, "--error-exitcode", "9", sys.executable, "-m", "ci.kernels.gpu", "tiny"]
+        # Blocks of the caching allocator are far larger than tensors: what lies past a tensor would be inside of them.
+        env = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+            done = subprocess.run(
+                [*command, "--device", device], capture_output=True, text=True, timeout=150, check=False, env=env
+            )
         except subprocess.TimeoutExpired:
             yield Row("compute-sanitizer", f"{name}: not done within 150 s", 0.0, 0.0, 0.0)
             continue

@@ -1,8 +1,10 @@
 """The kernels on a GPU: `ci/gpu [verify precision repeat sanitize speed memory] [--device cpu]`; by default all.
 
 It needs Python 3.10, torch 2.11, triton 3.6 and this repository: nothing is installed. What was found is written to
-ci/bench/results/gpu.json and gpu.md after every piece, so that the pieces can be run one at a time. With `--device cpu`
-plain PyTorch takes the kernels' place at small sizes: a rehearsal of the script that says nothing of a GPU.
+ci/bench/results/gpu.json and gpu.md after every piece, so that pieces can be run one at a time; what another machine or
+revision left there is kept as gpu.old.json and gpu.old.md. A piece that breaks off is a failure, and the next one
+runs. With `--device cpu` plain PyTorch takes the kernels' place at small sizes: a rehearsal of the script, which says
+nothing of a GPU and writes to .cache/gpu.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import dataclasses
 import importlib.util
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,9 @@ FURTHER = ("hypothesis", "msgspec")
 """With these the specs run on the device as well."""
 
 VERIFIED, FAILED, UNUSABLE, UNVERIFIED = 0, 1, 2, 3
+INTERRUPTED = 130
 RESULTS = Path(__file__).resolve().parents[1] / "bench" / "results"
+REHEARSED = Path(__file__).resolve().parents[2] / ".cache" / "gpu"
 
 
 def missing(names: Iterable[str]) -> list[str]:
@@ -73,17 +79,22 @@ def piece(name: str, device: str) -> dict[str, Any]:
 
     began = time.perf_counter()
     run: Callable[[str], Iterable[Any]] = getattr(device_checks, name, None) or getattr(device_speed, name)
-    rows = []
-    for row in run(device):
-        rows.append(dataclasses.asdict(row))
-        print(f"  {line(rows[-1])}", flush=True)
+    rows: list[dict[str, Any]] = []
+    broken = []
+    try:
+        for row in run(device):
+            rows.append(dataclasses.asdict(row))
+            print(f"  {line(rows[-1])}", flush=True)
+        broken = _specs(device) if name == "verify" else []
+    except Exception as error:  # noqa: BLE001 (the pieces after it are worth their time)
+        traceback.print_exc()
+        broken.append(f"{name} broke off: {type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}")
     wrong = [f"{r['call']}: {r.get('what', '')} {r['wrong']}" for r in rows if r.get("wrong")]
-    found: dict[str, Any] = {"rows": rows, "wrong": wrong}
-    if name == "verify":
-        found["wrong"] += _specs(device)
+    found: dict[str, Any] = {"rows": rows, "wrong": wrong + broken}
     if name == "speed":
         timings = [device_speed.Timing(**r) for r in rows]
         found["ratios"] = {n: {"ratio": r, "must": m} for n, (r, m) in device_speed.ratios(timings).items()}
+        found["wrong"] += device_speed.not_measured(timings) if device.startswith("cuda") else []
     return found | {"seconds": time.perf_counter() - began}
 
 
@@ -142,27 +153,46 @@ def _met(ratio: dict[str, float]) -> str:
 
 
 def kept(folder: Path, facts: dict[str, str]) -> dict[str, Any]:
-    """Earlier pieces of the same machine and revision."""
+    """Earlier pieces of the same machine and revision; those of another are put aside."""
     file = folder / "gpu.json"
     if not file.exists():
         return {"machine": facts}
-    old = json.loads(file.read_text())
-    same = all(old["machine"].get(k) == facts.get(k) for k in ("device", "torch", "triton", "commit"))
-    return {**old, "machine": facts} if same else {"machine": facts}
+    try:
+        old = json.loads(file.read_text())
+        if all(old["machine"].get(k) == facts.get(k) for k in ("device", "torch", "triton", "commit")):
+            return {**old, "machine": facts}
+    except (ValueError, KeyError, TypeError):  # cut short, or none of ours
+        pass
+    for name in ("gpu.json", "gpu.md"):
+        if (folder / name).exists():
+            (folder / name).replace(folder / name.replace("gpu.", "gpu.old."))
+    print(f"{file} is of another machine or revision: kept as gpu.old.json")
+    return {"machine": facts}
+
+
+def written(folder: Path, results: dict[str, Any]) -> None:
+    """Write gpu.json and gpu.md, each whole or not at all."""
+    for name, text in (("gpu.json", json.dumps(results, indent=1) + "\n"), ("gpu.md", markdown(results))):
+        part = folder / f"{name}.part"
+        part.write_text(text)
+        part.replace(folder / name)
 
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="ci/gpu", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("pieces", nargs="*", metavar="PIECE", help=f"of {', '.join(PIECES)}; default: all")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of gpu.json and gpu.md")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ..., or cpu for a rehearsal")
+    parser.add_argument("--out", type=Path, help="folder of gpu.json and gpu.md; default: ci/bench/results")
     parser.add_argument("--strict", action="store_true", help="a speed that must be met and is missed fails")
     args = parser.parse_args(argv)
-    unknown = [p for p in args.pieces if p not in (*PIECES, "tiny")]
+    unknown = [p for p in args.pieces if p not in PIECES and args.pieces != ["tiny"]]
+    if args.device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", args.device):
+        parser.error(f"no device {args.device!r}; there are cuda, cuda:N and cpu")
     if unknown:
         parser.error(f"no piece {unknown[0]!r}; there are {', '.join(PIECES)}")
     args.pieces = args.pieces or list(PIECES)
+    args.out = args.out or (REHEARSED if args.device == "cpu" else RESULTS)
     return args
 
 
@@ -178,9 +208,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNUSABLE
     import torch
 
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        print(f"ci/gpu: no CUDA device here (torch {torch.__version__}); --device cpu rehearses.", file=sys.stderr)
-        return UNVERIFIED
+    if args.device.startswith("cuda"):
+        number = int(args.device.partition(":")[2] or 0)
+        if number >= torch.cuda.device_count():
+            count = f"only {torch.cuda.device_count()} CUDA devices" if number else "no CUDA device"
+            print(f"ci/gpu: {count} here (torch {torch.__version__}); --device cpu rehearses.", file=sys.stderr)
+            return UNVERIFIED
+        torch.cuda.set_device(number)
     if args.pieces == ["tiny"]:
         from ci.kernels.device_checks import tiny
 
@@ -192,9 +226,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = kept(args.out, facts)
     for name in args.pieces:
         print(f"\n{name}", flush=True)
-        results[name] = piece(name, args.device)
-        (args.out / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
-        (args.out / "gpu.md").write_text(markdown(results))
+        try:
+            results[name] = piece(name, args.device)
+        except KeyboardInterrupt:
+            print(f"\nci/gpu: interrupted in {name}; the pieces before it are in {args.out}.", file=sys.stderr)
+            return INTERRUPTED
+        written(args.out, results)
     wrong = [w for name in args.pieces for w in results[name]["wrong"]]
     wrong += [
         f"{n}: {_met(r)}"

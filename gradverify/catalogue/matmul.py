@@ -497,7 +497,7 @@ def _affordable(t: Tiles, kernel: Kernel, size: int, arch: int) -> Tiles:
     while kernel == "tangent" and t.m * t.n > 64 * 32 * t.warps and t.n > 16:
         t = t._replace(n=t.n // 2)
     limit = _SHARED.get(arch, 101376)
-    stored = t.m * min(t.n, 128) * (2 if kernel == "slope" else 1) * size if t.tma else 0
+    stored = t.m * min(t.n, 128) * (2 if kernel == "slope" else 1) * size if t.tma and arch >= 90 else 0
     one = (t.m + t.n) * t.k * size
     stages = min(t.stages, (limit - stored - 1024) // one)
     if stages < 1:
