@@ -35,7 +35,8 @@ Function = Callable[..., Tensor]
 class Call:
     """Inputs by shape, our op, and the same in plain PyTorch.
 
-    `rivals`: name -> PyTorch's own fast way; the first is the one whose error ours is held against.
+    `rivals`: name -> PyTorch's own fast way; the first is the one whose error ours is held against. `turned`: inputs,
+    cotangent and tangents lie in memory the other way round, with gaps: no stride is 1.
     """
 
     name: str
@@ -43,12 +44,20 @@ class Call:
     ours: Function
     plain: Function
     rivals: Mapping[str, Function] = field(default_factory=dict)
+    turned: bool = False
 
     def inputs(self, dtype: torch.dtype, device: str, *, seed: int = 0, grad: bool = True) -> dict[str, Tensor]:
         """Standard normal inputs, drawn on the CPU so that every device gets the same."""
         g = torch.Generator().manual_seed(seed)
         drawn = {n: torch.randn(s, generator=g, dtype=torch.float64) for n, s in self.shapes.items()}
-        return {n: t.to(device, dtype).requires_grad_(grad) for n, t in drawn.items()}
+        return {n: self.laid(t.to(device, dtype)).requires_grad_(grad) for n, t in drawn.items()}
+
+    def laid(self, t: Tensor) -> Tensor:
+        """The tensor in the memory of this call."""
+        if not self.turned:
+            return t
+        backwards = list(range(t.ndim))[::-1]
+        return t.permute(backwards).repeat_interleave(2, -1)[..., ::2].permute(backwards)
 
 
 BY_DESCRIPTORS = Tiles(128, 128, 64, warps=8, tma=True)
@@ -199,7 +208,7 @@ def settings(call: Call, dtype: torch.dtype, device: str, seed: int) -> tuple[di
     with torch.no_grad():
         shape = call.plain(**{n: t.to("meta") for n, t in inputs.items()}).shape
     g = torch.Generator().manual_seed(seed + 1)
-    return inputs, torch.randn(shape, generator=g, dtype=torch.float64).to(device, dtype)
+    return inputs, call.laid(torch.randn(shape, generator=g, dtype=torch.float64).to(device, dtype))
 
 
 def widened(inputs: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -64,6 +64,12 @@ def small_calls(device: str) -> Iterator[Call]:
     yield attention_call(device, b=2, h=2, s=67, keys=45, d=24, causal=False, hidden=0.7)
     yield attention_call(device, b=2, h=2, kv=1, s=67, keys=45, d=24, causal=True, bias=True)
     yield attention_call(device, b=1, h=4, kv=2, s=77, d=24, causal=True, deterministic=False)
+    for call in (
+        matmul_call(device, m=67, n=45, k=33, act="gelu"),
+        matmul_call(device, m=67, n=45, k=33, act="silu", save="preactivation"),
+        attention_call(device, b=2, h=4, kv=2, s=67, keys=45, d=24, wide=40, causal=True, window=19, bias=True),
+    ):
+        yield replace(call, name=f"{call.name}, turned", turned=True)
 
 
 def verify(device: str) -> Iterator[Row]:
@@ -71,7 +77,7 @@ def verify(device: str) -> Iterator[Row]:
     for call in small_calls(device):
         inputs, cotangent = settings(call, torch.float64, device, 0)
         ours, plain = (results(f, inputs, cotangent) for f in (call.ours, call.plain))
-        vs = {n: torch.randn_like(t) for n, t in inputs.items()}
+        vs = {n: call.laid(torch.randn_like(t)) for n, t in inputs.items()}
         ours["y'"], plain["y'"] = (tangent(f, inputs, vs) for f in (call.ours, call.plain))
         for name, want in plain.items():
             gap = distance(ours[name], want)

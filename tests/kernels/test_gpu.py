@@ -137,6 +137,17 @@ def test_every_plain_attention_is_the_one_that_it_is_held_against():
         assert all(calls.distance(ours[n], t) < 1e-14 for n, t in plain.items()), call.name
 
 
+def test_float64_is_verified_in_strange_memory_too():
+    """No stride is 1, so that a kernel that takes one for granted is seen."""
+    turned = [c for c in device_checks.small_calls("cpu") if c.turned]
+    assert {c.name.split()[0] for c in turned} == {"matmul", "attention"}
+    for call in turned:
+        inputs, cotangent = calls.settings(call, torch.float64, "cpu", 0)
+        assert all(1 not in t.stride() for t in (*inputs.values(), cotangent))
+        straight = call.inputs(torch.float64, "cpu")
+        assert all(torch.equal(t, straight[n]) for n, t in inputs.items())
+
+
 def timing(who: str, ms: float, rows: int = 4096, group: str = "matmul forward") -> Timing:
     return Timing(f"c{rows}", group, rows, who, ms, 1.0)
 
