@@ -1,10 +1,10 @@
 """Functions of torch are as good as float32, bfloat16 and float16 allow; and some of them, once spoilt, are told.
 
 Left out are those that torch does not have in a narrow dtype, and those that lose digits there in earnest: `cdist`
-expands squares; `embedding`, `take`, `bilinear`, the weight of `conv_transpose1d` and the bias of `layer_norm` add up in
-the narrow dtype, and `batch_norm` and `instance_norm` round the mean to it; `glu` cancels 1 - sigmoid, and `gelu` 1 + erf (of -5 it is
-17 % off in float32); the gradient of `matrix_exp` overflows, and `soft_margin_loss` itself (of 89 in float32, of 12 in
-float16); `grid_sample` rounds its coordinates; `rms_norm` takes the eps of the dtype.
+expands squares; `embedding`, `take`, `bilinear`, the weight of `conv_transpose1d` and the bias of `layer_norm` add up
+in the narrow dtype, and `batch_norm` and `instance_norm` round the mean to it; `glu` cancels 1 - sigmoid, and `gelu`
+1 + erf (of -5 it is 17 % off in float32); the gradient of `matrix_exp` overflows, and `soft_margin_loss` itself (of 89
+in float32, of 12 in float16); `grid_sample` rounds its coordinates; `rms_norm` takes the eps of the dtype.
 """
 
 from __future__ import annotations

@@ -22,8 +22,9 @@ each with an error of u/2 sqrt(3) at random, leave u/39."""
 CONSTANT = 3.0
 """Without a plain computation by other code, a factor that the sizes alone make (2 / n) may have been rounded: by u."""
 
-FACTOR = 2.0**-24 / CONSTANT
-"""Whatever else there is, a factor such as 2 / n has been rounded to float32, in which narrower dtypes are computed."""
+FACTOR = 2 * 2.0**-24 / CONSTANT
+"""Whatever else there is, a factor such as 2 / n has been rounded to float32, in which narrower dtypes are computed. It
+may count twice, as the root of a scale does that multiplies both sides of a product."""
 
 APART = 32.0
 """Roundings beyond which an entry is no matter of averages: it is wrong, or at a kink, and judged on its own."""
