@@ -646,7 +646,7 @@ def _meta(q: Tensor, v: Tensor, tile: tuple[int, int, int, int], call: _Call, ma
         "BLOCK_N": columns,
         "HAS_LO": call.lo is not None,
         "HAS_HI": call.hi is not None,
-        "MASK": 0 if mask is None else 1 if mask.dtype == torch.uint8 else 2,
+        "MASK": 0 if mask is None else 2 if mask.is_floating_point() else 1,
         "ACC": tl.float64 if q.dtype == torch.float64 else tl.float32,
         # tf32 alone loses half of the digits of float32; the interpreter ignores this.
         "PRECISION": "tf32x3" if q.dtype == torch.float32 and torch.version.hip is None else "ieee",
@@ -661,12 +661,16 @@ def _reachable(t: Tensor) -> Tensor:
     return _like(t, t.shape[1], t.shape[3]).copy_(t) if far else t
 
 
-def _addressed(mask: Tensor | None) -> tuple[Tensor | None, tuple[int, ...]]:
-    """A mask as the kernels read it: booleans as bytes, and stride 0 along axes of size 1."""
+def _addressed(mask: Tensor | None, q: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
+    """A mask as the kernels read it: booleans as bytes, and stride 0 along axes of size 1.
+
+    Triton packs operands of a product as the narrowest load that went into them, which for float64 must not be a byte.
+    """
     if mask is None:
         return None, (0, 0, 0, 0)
-    strides = tuple(0 if n == 1 else s for n, s in zip(mask.shape, mask.stride(), strict=True))
-    return mask.view(torch.uint8) if mask.dtype == torch.bool else mask, strides
+    if mask.dtype == torch.bool:
+        mask = mask.int() if q.dtype == torch.float64 else mask.view(torch.uint8)
+    return mask, tuple(0 if n == 1 else s for n, s in zip(mask.shape, mask.stride(), strict=True))
 
 
 def _like(t: Tensor, heads: int, last: int) -> Tensor:
@@ -689,7 +693,7 @@ def _grid(rows: int, tile: int, batch: int, heads: int) -> tuple[int]:
 def _triton_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: _Call) -> tuple[Tensor, Tensor]:
     tile = _tiles(call.tiles, q, v).forward
     q, k, v = map(_reachable, (q, k, v))
-    mask, ms = _addressed(mask)
+    mask, ms = _addressed(mask, q)
     o = _like(q, q.shape[1], v.shape[-1])
     lse = q.new_empty(q.shape[:3], dtype=_accumulator(q.dtype))
     launch(
@@ -714,7 +718,7 @@ def _triton_backward(
         _alert_not_deterministic(call)
     tiles = _tiles(call.tiles, q, v)
     do, q, k, v, o = map(_reachable, (do, q, k, v, o))
-    addressed, ms = _addressed(mask)
+    addressed, ms = _addressed(mask, q)
     b, heads, sq, _ = q.shape
     acc = lse.dtype
     delta = torch.empty_like(lse)
@@ -796,7 +800,7 @@ def _triton_jvp(
 ) -> Tensor:
     tile = _tiles(call.tiles, q, v).jvp
     q, k, v, o, tq, tk, tv = map(_reachable, (q, k, v, o, *tangents[:3]))
-    (mask, ms), (tmask, tms) = _addressed(mask), _addressed(tangents[3])
+    (mask, ms), (tmask, tms) = _addressed(mask, q), _addressed(tangents[3], q)
     to = _like(q, q.shape[1], v.shape[-1])
     launch(
         _jvp_kernel,

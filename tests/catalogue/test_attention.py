@@ -73,6 +73,25 @@ def test_every_launch_goes_through_launch_and_compiles_for_a_gpu_that_is_not_the
     ], done.stderr[-2000:]
 
 
+MASKED = (
+    COMPILE.split("shapes =")[0]
+    + """
+q, k, v = (torch.empty(1, 2, 33, 24, dtype=torch.float64, device="meta").requires_grad_() for _ in range(3))
+mask = torch.empty(33, 33, dtype=torch.bool, device="meta")
+for arch in (80, 90):
+    Absent.get_current_target = staticmethod(lambda: GPUTarget("cuda", arch, 32))
+    y = ops.attention(q, k, v, mask, backend="triton")
+    torch.autograd.grad(y, (q, k, v), torch.empty_like(y))
+"""
+)
+
+
+@needs_triton
+def test_a_boolean_mask_compiles_for_float64_too(tmp_path: Path) -> None:
+    done = python("-c", MASKED, TRITON_CACHE_DIR=str(tmp_path))
+    assert len(done.stdout.splitlines()) == 8, done.stderr[-2000:]
+
+
 WITHOUT = """
 import sys
 sys.modules["triton"] = None
