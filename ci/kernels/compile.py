@@ -57,7 +57,6 @@ class Allowed:
 
 
 WIDE = "float32 is three products of tf32, float64 has two registers a number; these are for accuracy, not for speed"
-UNTUNED = "tiles of 128 for 80 columns, with tails and groups; none of these devices was at hand to time others"
 
 ALLOWED: tuple[Allowed, ...] = (
     Allowed(
@@ -67,7 +66,6 @@ ALLOWED: tuple[Allowed, ...] = (
         spilled=788,
         reason=WIDE,
     ),
-    Allowed(call="attention fp16 D 80", kernels=("_dkdv_kernel",), archs=(80, 100), spilled=160, reason=UNTUNED),
     Allowed(call="attention fp64", kernels=("_jvp_kernel",), archs=(90, 100), spilled=2160, reason=WIDE),
 )
 

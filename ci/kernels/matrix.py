@@ -15,6 +15,8 @@ from gradverify.catalogue.matmul import Tiles
 WIDE = Tiles(128, 256, 64, group=8, warps=8, stages=4, tma=True)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 
+RAGGED: dict[str, Any] = {"d": 80, "s": 1000, "heads": (16, 4), "causal": True}
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -76,13 +78,18 @@ def _named() -> Iterator[Entry]:
     yield _matmul("fp64", "gelu", act="gelu")
     yield _attention("bf16", "D 128 causal", d=128, causal=True)
     yield _attention("bf16", "D 64", d=64)
-    yield _attention("fp16", "D 80 ragged, grouped", d=80, s=1000, heads=(16, 4), causal=True)
+    yield _attention("fp16", "D 80 ragged, grouped", **RAGGED)
     yield _attention("fp64", "D 64 causal", d=64, causal=True)
+    yield _attention("bf16", "D 128 causal, fused", d=128, causal=True, deterministic=False)
+    yield _attention("bf16", "D 64, fused", d=64, deterministic=False)
+    yield _attention("fp16", "D 80 ragged, fused", **RAGGED, deterministic=False)
+    yield _attention("fp64", "D 64 causal, fused", d=64, causal=True, deterministic=False)
 
 
 def _rest() -> Iterator[Entry]:
     yield _matmul("fp32", "gelu", act="gelu", whole=True)
     yield _attention("fp32", "D 64 causal", d=64, causal=True, whole=True)
+    yield _attention("fp32", "D 64 causal, fused", d=64, causal=True, deterministic=False, whole=True)
     for act in ("none", "relu", "gelu", "gelu_tanh", "silu"):
         yield _matmul("bf16", f"{act}, by descriptors", act=act, tiles=WIDE, least=90, whole=True)
     for dtype in DTYPES:
@@ -90,6 +97,7 @@ def _rest() -> Iterator[Entry]:
             yield _matmul(dtype, act, act=act, whole=True)
         for d in (32, 96, 128, 256):
             yield _attention(dtype, f"D {d} causal, all", d=d, causal=True, whole=True)
+            yield _attention(dtype, f"D {d} causal, fused, all", d=d, causal=True, deterministic=False, whole=True)
         yield _attention(dtype, "D 64 window", d=64, causal=True, window=256, whole=True)
 
 

@@ -68,10 +68,10 @@ class Tiles:
 # (bytes of an element, head_dim up to) -> tiles; for half precision without spills on sm_90. Not yet timed on any GPU.
 _TABLE: dict[tuple[int, int], Tiles] = {
     (2, 64): Tiles((128, 64, 4, 3), (64, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (64, 128, 8, 2)),
-    (2, 128): Tiles((128, 64, 8, 2), (32, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (32, 64, 8, 2)),
+    (2, 128): Tiles((128, 64, 8, 2), (32, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2), (32, 128, 8, 2)),
     (2, 256): Tiles((64, 32, 8, 2), (32, 32, 8, 1), (32, 64, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1)),
-    (4, 64): Tiles((64, 32, 4, 2), (32, 32, 4, 1), (64, 32, 8, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
-    (4, 128): Tiles((64, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (32, 16, 4, 1), (32, 32, 8, 1)),
+    (4, 64): Tiles((64, 32, 4, 2), (32, 32, 4, 1), (64, 32, 8, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
+    (4, 128): Tiles((64, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1), (32, 16, 4, 1), (32, 16, 8, 1)),
     (4, 256): Tiles((32, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
     (8, 64): Tiles((32, 16, 4, 1), (16, 16, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
     (8, 128): Tiles((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
@@ -82,7 +82,13 @@ _TABLE: dict[tuple[int, int], Tiles] = {
 _FROM_REGISTERS: dict[tuple[int, int], Tiles] = {
     (2, 64): Tiles((128, 64, 8, 3), (32, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (32, 128, 8, 2)),
     (2, 128): Tiles((128, 32, 8, 2), (32, 64, 8, 2), (128, 32, 8, 2), (32, 32, 8, 2), (32, 64, 8, 2)),
-    (4, 64): Tiles((64, 32, 8, 2), (32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
+    (4, 64): Tiles((64, 32, 8, 2), (32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
+}
+
+# Where head_dim is no power of 2: the masks of what is loaded ahead take registers, which these leave free.
+_MASKED_FEATURES: dict[tuple[int, int], dict[str, tuple[int, int, int, int]]] = {
+    (2, 64): {"dkdv": (32, 128, 8, 1), "fused": (16, 64, 8, 2)},
+    (2, 128): {"dkdv": (32, 64, 8, 1), "fused": (16, 64, 8, 1)},
 }
 
 
@@ -569,7 +575,8 @@ def _shared(kernel: str, tile: tuple[int, int, int, int], size: int, d: int, dv:
         "dkdv": (columns * both, rows * both),
         "dq": (rows * both, columns * both),
         "jvp": (2 * rows * d, 2 * columns * both),
-        "fused": (columns * both, rows * both),
+        # Its operands are wanted in two layouts, in float64 those of k and v in one.
+        "fused": ((1 if size == 8 else 2) * columns * both + rows * (both + columns), rows * both),
     }[kernel]
     return size * (own + stages * streamed)
 
@@ -588,13 +595,16 @@ def _from_registers() -> bool:
 
 
 @lru_cache
-def _default(size: int, d: int, dv: int, capacity: int, *, from_registers: bool) -> Tiles:
-    """The tiles of the table, made smaller where they would not fit: first what is loaded ahead, then the tiles."""
+def _default(size: int, d: int, dv: int, capacity: int, *, from_registers: bool, masked: bool) -> Tiles:
+    """The tiles of the table, made smaller where they would not fit: first what is loaded ahead, then the tiles.
+
+    d, dv: padded to powers of 2; `masked`: one of them is.
+    """
     widest = next(w for s, w in _TABLE if s == size and w >= max(d, dv))
     own = _FROM_REGISTERS if from_registers else {}
-    table = own.get((size, widest), _TABLE[size, widest])
+    table = vars(own.get((size, widest), _TABLE[size, widest]))
     fitted = {}
-    for kernel, tile in vars(table).items():
+    for kernel, tile in (table | (_MASKED_FEATURES.get((size, widest), {}) if masked else {})).items():
         while _shared(kernel, tile, size, d, dv) > capacity and tile != (smaller := _smaller(tile)):
             tile = smaller  # noqa: PLW2901
         fitted[kernel] = tile
@@ -624,7 +634,9 @@ def _tiles(flat: Sequence[int], q: Tensor, v: Tensor) -> Tiles:
 
 
 def _fitting(q: Tensor, v: Tensor) -> Tiles:
-    return _default(q.element_size(), *_padded(q, v), _capacity(q.device), from_registers=_from_registers())
+    padded = _padded(q, v)
+    masked = padded != (q.shape[-1], v.shape[-1])
+    return _default(q.element_size(), *padded, _capacity(q.device), from_registers=_from_registers(), masked=masked)
 
 
 def _padded(q: Tensor, v: Tensor) -> tuple[int, int]:
@@ -1382,7 +1394,7 @@ def attention(
     _check_scale(scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     _check_bool("deterministic", deterministic)
-    chosen = _backend(backend, q, v, tiles)
+    chosen = _backend(backend, q, v, tiles, deterministic=deterministic)
     flat = () if tiles is None else sum(astuple(tiles), ())
     call = _Call(float(scale), lo, hi, chosen, flat, deterministic)
     mask = None if mask is None else mask[(None,) * (4 - mask.ndim)]
@@ -1507,7 +1519,7 @@ def _check_mask(mask: Tensor | None, q: Tensor, k: Tensor) -> None:
         )
 
 
-def _backend(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> str:
+def _backend(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None, *, deterministic: bool) -> str:
     """torch, triton or interpret. Raises what the user should know before anything is launched."""
     if backend not in ("auto", "torch", "triton", "interpret"):
         raise ValueError(
@@ -1551,7 +1563,7 @@ def _backend(backend: str, q: Tensor, v: Tensor, tiles: Tiles | None) -> str:
     if backend == "triton":
         if device == "meta" and tiles is None:
             _check_driver()
-        _check_shared(q, v, tiles or _fitting(q, v))
+        _check_shared(q, v, tiles or _fitting(q, v), deterministic=deterministic)
     return backend
 
 
@@ -1584,12 +1596,13 @@ def _is_tile(tile: tuple[int, ...], least: int) -> bool:
     return powers and min(tile[:2]) >= least and tile[2] <= 32 and tile[3] >= 1
 
 
-def _check_shared(q: Tensor, v: Tensor, tiles: Tiles) -> None:
+def _check_shared(q: Tensor, v: Tensor, tiles: Tiles, *, deterministic: bool) -> None:
     size, padded, capacity = q.element_size(), _padded(q, v), _capacity(q.device)
     for name, tile in vars(tiles).items():
         needed = _shared(name, tile, size, *padded)
-        if needed > capacity:
+        if needed > capacity and not (name == "fused" and deterministic):
             raise ValueError(
                 f"attention: {name} with tiles {tile} needs {needed} bytes of shared memory for q {tuple(q.shape)} "
-                f"in {q.dtype}, but a program has {capacity}; pass smaller tiles, or backend='torch'."
+                f"in {q.dtype}, but a program has {capacity}; pass smaller tiles, "
+                f"{'deterministic=True, ' if name == 'fused' else ''}or backend='torch'."
             )

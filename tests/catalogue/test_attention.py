@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -176,10 +177,29 @@ def test_what_does_not_fit_into_shared_memory_is_refused_before_any_launch() -> 
 @pytest.mark.parametrize("capacity", [232448, 166912, 101376, 65536])
 @pytest.mark.parametrize(("size", "d"), [(2, 64), (2, 128), (2, 256), (4, 64), (4, 128), (8, 64)])
 @pytest.mark.parametrize("old", [False, True])
-def test_the_table_is_made_to_fit_into_shared_memory(old: bool, size: int, d: int, capacity: int) -> None:
-    for name, tile in vars(ops._default(size, d, d, capacity, from_registers=old)).items():
-        assert ops._shared(name, tile, size, d, d) <= capacity
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_table_is_made_to_fit_into_shared_memory(old: bool, masked: bool, size: int, d: int, capacity: int) -> None:
+    for name, tile in vars(ops._default(size, d, d, capacity, from_registers=old, masked=masked)).items():
+        smallest = name == "fused" and tile == (16, 16, 8, 1)  # 64 KiB are too few for large heads: refused
+        assert ops._shared(name, tile, size, d, d) <= capacity or (smallest and capacity == 65536)
         assert min(tile[:2]) >= 16
+
+
+@needs_triton
+@pytest.mark.usefixtures("launched")
+def test_the_fused_backward_must_fit_only_where_it_may_run() -> None:
+    q = torch.empty(1, 1, 64, 128, device="meta", dtype=torch.bfloat16)
+    tiles = replace(Tiles.same(32, 32), fused=(256, 128, 8, 2))
+    assert attention(q, q, q, backend="triton", tiles=tiles).shape == q.shape
+    with pytest.raises(ValueError, match=r"fused with tiles .* pass smaller tiles, deterministic=True, or backend='t"):
+        attention(q, q, q, deterministic=False, backend="triton", tiles=tiles)
+
+
+@needs_triton
+def test_features_that_are_masked_have_tiles_that_leave_registers_free() -> None:
+    whole, masked = (ops._default(2, 128, 128, 232448, from_registers=False, masked=m) for m in (False, True))
+    assert (masked.forward, masked.dq, masked.jvp) == (whole.forward, whole.dq, whole.jvp)
+    assert (masked.dkdv, masked.fused) == ((32, 64, 8, 1), (16, 64, 8, 1))
 
 
 @pytest.mark.parametrize("align", ["lower_right", "upper_left"])
