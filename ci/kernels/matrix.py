@@ -82,13 +82,13 @@ def _named() -> Iterator[Entry]:
     yield _attention("fp64", "D 64 causal", d=64, causal=True)
     yield _attention("bf16", "D 128 causal, fused", d=128, causal=True, deterministic=False)
     yield _attention("bf16", "D 64, fused", d=64, deterministic=False)
-    yield _attention("fp16", "D 80 ragged, fused", **RAGGED, deterministic=False)
-    yield _attention("fp64", "D 64 causal, fused", d=64, causal=True, deterministic=False)
 
 
 def _rest() -> Iterator[Entry]:
     yield _matmul("fp32", "gelu", act="gelu", whole=True)
     yield _attention("fp32", "D 64 causal", d=64, causal=True, whole=True)
+    yield _attention("fp16", "D 80 ragged, fused", **RAGGED, deterministic=False, whole=True)
+    yield _attention("fp64", "D 64 causal, fused", d=64, causal=True, deterministic=False, whole=True)
     yield _attention("fp32", "D 64 causal, fused", d=64, causal=True, deterministic=False, whole=True)
     for act in ("none", "relu", "gelu", "gelu_tanh", "silu"):
         yield _matmul("bf16", f"{act}, by descriptors", act=act, tiles=WIDE, least=90, whole=True)
