@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -28,6 +29,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 RIVALS = {"flash": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTION, "math": SDPBackend.MATH}
 
+ACCUMULATORS = {torch.float64: torch.float64}
+SMALLEST_TILE = 16
+
 Function = Callable[..., Tensor]
 
 
@@ -36,7 +40,8 @@ class Call:
     """Inputs by shape, our op, and the same in plain PyTorch.
 
     `rivals`: name -> PyTorch's own fast way; the first is the one whose error ours is held against. `turned`: inputs,
-    cotangent and tangents lie in memory the other way round, with gaps: no stride is 1.
+    cotangent and tangents lie in memory the other way round, with gaps: no stride is 1. `apart`: of inputs and
+    cotangent, gradients whose sums are taken in any order: name -> how far equal calls may lie apart, by element.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Call:
     plain: Function
     rivals: Mapping[str, Function] = field(default_factory=dict)
     turned: bool = False
+    apart: Callable[[Mapping[str, Tensor], Tensor], Mapping[str, Tensor]] | None = None
 
     def inputs(self, dtype: torch.dtype, device: str, *, seed: int = 0, grad: bool = True) -> dict[str, Tensor]:
         """Standard normal inputs, drawn on the CPU so that every device gets the same."""
@@ -116,7 +122,29 @@ def attention_call(
         rivals=(named if device.startswith("cuda") else {"math": _sdpa(RIVALS["math"], causal=causal)})
         if square
         else {},
+        apart=None if deterministic or hidden or bias else partial(any_order, **options),
     )
+
+
+def any_order(
+    inputs: Mapping[str, Tensor], cotangent: Tensor, *, causal: bool, window: int | None
+) -> dict[str, Tensor]:
+    """How far two dq = scale Σ part of the same parts may lie apart, whatever the order of summation.
+
+    Each sum of T parts in float32 errs by at most (T - 1) u Σ|part|, and its rounding to q's dtype by half a unit.
+    T: for the smallest tiles that a GPU takes; Σ|part| is at most scale p (|u vᵀ| + <|u|, |o|>) |k|.
+    """
+    q, k, v = (t.detach().double() for t in inputs.values())
+    u, scale = cotangent.double(), q.shape[-1] ** -0.5
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    one = torch.eye(k.shape[2], dtype=k.dtype, device=k.device).expand(*k.shape[:3], -1)
+    p = plain_attention(q, k, one, causal=causal, window=window)
+    dp = u @ v.mT
+    parts = scale * (p * (dp.abs() + (u * (p @ v)).abs().sum(-1, keepdim=True))) @ k.abs()
+    dq = scale * (p * (dp - (p * dp).sum(-1, keepdim=True))) @ k
+    narrow, sums = (torch.finfo(t).eps for t in (cotangent.dtype, ACCUMULATORS.get(cotangent.dtype, torch.float32)))
+    return {"dq": (k.shape[2] // SMALLEST_TILE) * sums * parts + narrow * (dq.abs() + narrow * parts)}
 
 
 def plain_attention(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ci.kernels.calls import (
     BY_DESCRIPTORS,
@@ -59,6 +60,8 @@ def small_calls(device: str) -> Iterator[Call]:
         yield attention_call(device, b=2, h=2, s=77, d=24, causal=causal)
         yield attention_call(device, b=1, h=4, kv=2, s=33, keys=70, d=16, causal=causal)
         yield attention_call(device, b=1, h=2, s=64, d=64, causal=causal)
+        yield attention_call(device, b=2, h=2, s=70, d=24, causal=causal, deterministic=False)
+        yield attention_call(device, b=1, h=4, kv=2, s=33, keys=70, d=16, causal=causal, deterministic=False)
     yield attention_call(device, b=1, h=2, s=70, keys=33, d=8, causal=True)
     yield attention_call(device, b=2, h=4, kv=2, s=67, keys=81, d=24, wide=40, causal=True, window=19)
     yield attention_call(device, b=2, h=2, s=67, keys=45, d=24, causal=False, hidden=0.7)
@@ -86,6 +89,7 @@ def verify(device: str) -> Iterator[Row]:
     for call in (
         matmul_call(device, m=5, n=4, k=3, act="gelu"),
         attention_call(device, b=1, h=2, kv=1, s=5, keys=7, d=3, causal=True),
+        attention_call(device, b=1, h=2, kv=1, s=5, keys=7, d=3, causal=True, deterministic=False),
     ):
         yield _gradchecked(call, device)
 
@@ -94,7 +98,10 @@ def _gradchecked(call: Call, device: str) -> Row:
     inputs = call.inputs(torch.float64, device)
     try:
         torch.autograd.gradcheck(
-            lambda *ts: call.ours(**dict(zip(inputs, ts, strict=True))), tuple(inputs.values()), check_forward_ad=True
+            lambda *ts: call.ours(**dict(zip(inputs, ts, strict=True))),
+            tuple(inputs.values()),
+            check_forward_ad=True,
+            nondet_tol=AGREES if call.apart else 0.0,
         )
     except RuntimeError as error:  # GradcheckError is one
         return Row(call.name, "gradcheck", 1.0, 0.0, float("inf"), str(error).strip().split("\n")[0])
@@ -107,7 +114,9 @@ def narrow_calls(device: str) -> Iterator[Call]:
     s, m = (2048, 2048) if whole else (64, 64)
     for d in (64, 128) if whole else (16,):
         for causal in (False, True):
-            yield attention_call(device, b=2, h=8 if whole else 2, s=s, d=d, causal=causal)
+            for deterministic in (True, False):
+                heads = 8 if whole else 2
+                yield attention_call(device, b=2, h=heads, s=s, d=d, causal=causal, deterministic=deterministic)
     yield matmul_call(device, m=m, n=m, k=m, act="none", bias=False)
     for act in ("gelu", "gelu_tanh", "silu", "relu"):
         yield matmul_call(device, m=m, n=m, k=m, act=act)
@@ -138,20 +147,40 @@ def compared(dtype: str, call: str, name: str, mine: float, other: float) -> Row
 
 
 def repeat(device: str) -> Iterator[Row]:
-    """The same call gives the same bits, forward, backward and forward mode."""
+    """The same call gives the same bits, forward, backward and forward mode; what adds in any order, nearly them."""
     times = REPEATS if device.startswith("cuda") else 3
     for call in narrow_calls(device):
         inputs, cotangent = settings(call, torch.bfloat16, device, 0)
         vs = {n: torch.ones_like(t) for n, t in inputs.items()}
+        bars = call.apart(inputs, cotangent) if call.apart else {}
         first = results(call.ours, inputs, cotangent) | {"y'": tangent(call.ours, inputs, vs)}
         differing: dict[str, int] = dict.fromkeys(first, 0)
+        farthest: dict[str, float] = dict.fromkeys(bars, 0.0)
         for _ in range(times - 1):
             again = results(call.ours, inputs, cotangent) | {"y'": tangent(call.ours, inputs, vs)}
             for name, value in again.items():
                 differing[name] += not torch.equal(value, first[name])
+                if name in bars:
+                    farthest[name] = max(farthest[name], in_bars(value, first[name], bars[name]))
         for name, count in differing.items():
-            wrong = f"{count} of {times} repeats have other bits" if count else ""
-            yield Row(call.name, name, count, times, count / times, wrong)
+            if name in bars:
+                yield _varying(call.name, name, count, farthest[name])
+            else:
+                wrong = f"{count} of {times} repeats have other bits" if count else ""
+                yield Row(call.name, name, count, times, count / times, wrong)
+
+
+def in_bars(value: Tensor, other: Tensor, bar: Tensor) -> float:
+    """The largest distance of two elements in units of its bar; infinite where it is not a number."""
+    ratio = (value.double() - other.double()).abs() / bar.clamp_min(torch.finfo(torch.float64).tiny)
+    return float(ratio.nan_to_num(nan=torch.inf).max()) if ratio.numel() else 0.0
+
+
+def _varying(call: str, name: str, count: int, farthest: float) -> Row:
+    wrong = (
+        "" if farthest <= 1 else f"repeats lie {farthest:.1f} times as far apart as an order of summation may put them"
+    )
+    return Row(call, f"{name}, in any order", count, 1.0, farthest, wrong)
 
 
 def tiny(device: str) -> None:

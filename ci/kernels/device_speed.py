@@ -75,7 +75,10 @@ def speed(device: str) -> Iterator[Timing]:
         batch = max(TOKENS // s, 1) if device.startswith("cuda") else 1
         call = attention_call(device, b=batch, h=heads, s=s, d=d, causal=causal)
         flops = 4.0 * batch * heads * s * s * d / (2 if causal else 1)
-        yield from _timed(call, device, measure, s, f"attention {{}} D {d}", flops, 2.5 * flops)
+        timings = list(_timed(call, device, measure, s, f"attention {{}} D {d}", flops, 2.5 * flops))
+        yield from timings
+        fused = attention_call(device, b=batch, h=heads, s=s, d=d, causal=causal, deterministic=False)
+        yield from _timed_fused(fused, device, measure, [t for t in timings if " backward " in t.group])
         if s in JVP_LENGTHS or not device.startswith("cuda"):
             unfused = lambda q, k, v, causal=causal: plain_attention(q, k, v, causal=causal)  # noqa: E731
             named = {"ours": call.ours, "unfused": unfused}
@@ -122,6 +125,20 @@ def _timed(
         yield Timing(call.name, group.format("forward"), rows, who, ms, forward / ms / 1e9)
         ms = _backward(function, inputs, cotangent, measure)
         yield Timing(call.name, group.format("backward"), rows, who, ms, backward / ms / 1e9)
+
+
+def _timed_fused(
+    call: Call, device: str, measure: Callable[[Callable[[], object]], float], others: Sequence[Timing]
+) -> Iterator[Timing]:
+    """The fused backward, in a group of its own with those that were timed already: PyTorch's, and our split one."""
+    inputs, cotangent = settings(call, torch.bfloat16, device, 0)
+    split = next(t for t in others if t.who == "ours")
+    own = {"call": call.name, "group": split.group.replace("backward", "backward, fused")}
+    ms = _backward(call.ours, inputs, cotangent, measure)
+    done = split.teraflops * split.milliseconds / ms
+    yield replace(split, **own, milliseconds=ms, teraflops=done)  # type: ignore[arg-type]
+    for t in others:
+        yield replace(t, **own, who="split" if t is split else t.who)  # type: ignore[arg-type]
 
 
 def _backward(
@@ -195,8 +212,12 @@ def memory(device: str) -> Iterator[Memory]:
     if not device.startswith("cuda"):
         return
     for d in HEADS:
-        short, long = (attention_call(device, b=1, h=8, s=s, d=d, causal=True) for s in (8_192, 16_384))
-        for what, peak in {"forward": _peak_forward, "backward": _peak_backward}.items():
+        for what, peak in PEAKS.items():
+            one_order = not what.endswith("fused")
+            short, long = (
+                attention_call(device, b=1, h=8, s=s, d=d, causal=True, deterministic=one_order)
+                for s in (8_192, 16_384)
+            )
             small, large = (peak(call, device) for call in (short, long))
             # Twice the rows: twice the memory, where it grows with the rows; four times, where with their square.
             wrong = (
@@ -216,6 +237,9 @@ def _peak_backward(call: Call, device: str) -> int:
     inputs, cotangent = settings(call, torch.bfloat16, device, 0)
     y = call.ours(**inputs)
     return _peak(lambda: torch.autograd.grad(y, list(inputs.values()), cotangent, retain_graph=True))
+
+
+PEAKS = {"forward": _peak_forward, "backward": _peak_backward, "backward, fused": _peak_backward}
 
 
 def _peak(function: Callable[[], object]) -> int:

@@ -149,6 +149,50 @@ def test_float64_is_verified_in_strange_memory_too():
         assert all(torch.equal(t, straight[n]) for n, t in inputs.items())
 
 
+def test_what_is_added_in_any_order_may_vary_by_an_order_of_summation_and_no_more(monkeypatch):
+    call = calls.attention_call("cpu", b=1, h=2, kv=1, s=40, d=16, causal=True, deterministic=False)
+
+    def jittery(factor: float):
+        def ours(q, k, v):
+            q = q.clone()
+            if q.requires_grad:
+                q.register_hook(lambda g: (g * (1 + factor * torch.rand(g.shape))).to(g.dtype))
+            return call.ours(q, k, v)
+
+        return replace(call, name=f"{factor:g}", ours=ours)
+
+    monkeypatch.setattr(device_checks, "narrow_calls", lambda _: [call, jittery(2.0**-5)])
+    rows = [r for r in device_checks.repeat("cpu") if r.what == "dq, in any order"]
+    assert [(r.value > 0, r.ratio <= 1, bool(r.wrong)) for r in rows] == [
+        (False, True, False),
+        (True, False, True),
+    ]
+    assert "times as far apart as an order of summation may put them" in rows[1].wrong
+    assert all(not r.wrong for r in device_checks.repeat("cpu") if r.what != "dq, in any order")
+
+
+def test_the_bound_of_any_order_holds_for_orders_at_random():
+    """Parts of one tile each, added in float32 in all orders, rounded to bfloat16."""
+    call = calls.attention_call("cpu", b=1, h=1, s=256, d=8, causal=False, deterministic=False)
+    inputs, cotangent = calls.settings(call, torch.bfloat16, "cpu", 3)
+    bar = call.apart(inputs, cotangent)["dq"]
+    q, k, v = (t.detach().float() for t in inputs.values())
+    u, scale = cotangent.float(), 8**-0.5
+    p = (scale * q @ k.mT).softmax(-1)
+    dp = u @ v.mT
+    ds = (p * (dp - (p * dp).sum(-1, keepdim=True))).bfloat16().float()
+    parts = torch.stack([d @ t for d, t in zip(ds.split(16, -1), k.split(16, -2), strict=True)])
+    found = []
+    for _ in range(20):
+        total = torch.zeros_like(parts[0])
+        for i in torch.randperm(len(parts)):
+            total = total + parts[i]
+        found.append((scale * total).bfloat16())
+    assert not all(torch.equal(f, found[0]) for f in found)
+    assert max(device_checks.in_bars(f, found[0], bar) for f in found) <= 1
+    assert device_checks.in_bars(found[0], torch.full_like(found[0], torch.nan), bar) == math.inf
+
+
 def timing(who: str, ms: float, rows: int = 4096, group: str = "matmul forward") -> Timing:
     return Timing(f"c{rows}", group, rows, who, ms, 1.0)
 
@@ -160,6 +204,22 @@ def test_speeds_are_geometric_means_of_ratios_and_what_is_demanded_stands_beside
     found = device_speed.ratios(timings)
     assert list(found) == ["matmul forward / cuBLAS"]
     assert found["matmul forward / cuBLAS"] == (pytest.approx(2**0.5), 0.92)
+
+
+def test_the_fused_backward_stands_beside_the_split_one_and_pytorchs():
+    split = Timing("attention S 4096", "attention backward D 64", 4096, "ours", 2.0, 5.0)
+    others = [split, replace(split, who="flash", milliseconds=3.0)]
+    call = calls.attention_call("cpu", b=1, h=1, s=8, d=8, causal=True, deterministic=False)
+    found = list(device_speed._timed_fused(call, "cpu", lambda f: f() and 1.0, others))
+    assert [(t.who, t.milliseconds, t.teraflops) for t in found] == [
+        ("ours", 1.0, 10.0),
+        ("split", 2.0, 5.0),
+        ("flash", 3.0, 5.0),
+    ]
+    group = "attention backward, fused D 64"
+    assert {n: r for n, (r, _) in device_speed.ratios(found).items()} == pytest.approx(
+        {f"{group} / split": 2.0, f"{group} / flash": 3.0}
+    )
 
 
 def test_every_demanded_speed_is_one_that_is_measured():

@@ -10,6 +10,9 @@ def _mutant(name: str, kind: str, function: str, old: str, new: str) -> Mutant:
 
 
 GROUP = "h // group * ks[1]"
+INSIDE = "(rows[:, None] < sq) & (feature < D)"
+ADDED = f'tl.atomic_add(at, part, mask={INSIDE}, sem="relaxed")'
+SCALED = "torch.mul(total, call.scale, out=dq)"
 
 MUTANTS = (
     _mutant("rows_behind_the_end", "tail mask", "_load_rows", "(first + row < n_rows) & (col < N)", "col < N"),
@@ -91,6 +94,43 @@ MUTANTS = (
         "_dq_loop",
         "at = dmask + row.to(tl.int64) * sk + col",
         "at = dmask + 0 * row.to(tl.int64) + col",
+    ),
+    _mutant("dq_stored", "store for a sum", "_dkdv_loop", ADDED, f"tl.store(at, part, mask={INSIDE})"),
+    _mutant(
+        "dq_loaded_and_stored",
+        "store for a sum",
+        "_dkdv_loop",
+        ADDED,
+        f"tl.store(at, part + tl.load(at, mask={INSIDE}), mask={INSIDE})",
+    ),
+    _mutant("dq_not_zeroed", "uninitialised sum", "_triton_backward", "q.new_zeros(q.shape", "q.new_empty(q.shape"),
+    _mutant("dq_of_rows_behind_the_end", "tail mask", "_dkdv_loop", INSIDE, "feature < D"),
+    _mutant("dq_of_features_behind_d", "tail mask", "_dkdv_loop", INSIDE, "rows[:, None] < sq"),
+    _mutant(
+        "dq_of_keys_behind_the_end",
+        "tail mask",
+        "_rows_seeing",
+        "full_begin = tl.where(first + N > sk, (end + M - 1) // M * M, full_begin)",
+        "full_begin = full_begin + 0",
+    ),
+    _mutant("dq_of_heads_of_k", "pointer offset", "_dkdv_kernel", "dq += at * D", "dq += (b * heads + hk) * sq * D"),
+    _mutant("dq_of_first_head", "pointer offset", "_dkdv_kernel", "dq += sq * D", "dq += 0"),
+    _mutant(
+        "dq_row_stride",
+        "stride",
+        "_dkdv_loop",
+        "rows[:, None].to(tl.int64) * D",
+        "rows[:, None].to(tl.int64) * BLOCK_D",
+    ),
+    _mutant("dq_of_weights", "wrong formula", "_dkdv_loop", "part = tl.dot(tl.trans(ds)", "part = tl.dot(tl.trans(p)"),
+    _mutant("dq_scaled_twice", "scale twice", "_triton_backward", SCALED, "torch.mul(total, call.scale**2, out=dq)"),
+    _mutant("dq_scale_forgotten", "scale forgotten", "_triton_backward", SCALED, "dq.copy_(total)"),
+    _mutant(
+        "mask_gradient_of_first_head",
+        "pointer offset",
+        "_dkdv_kernel",
+        "dmask += tl.cast(sq, tl.int64) * sk",
+        "dmask += 0",
     ),
     _mutant(
         "mean_of_tangents",
