@@ -110,8 +110,8 @@ def compiled(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], meta: di
 
 def _compiled(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], meta: dict[str, Any]) -> tuple[Any, str]:
     said = io.StringIO()
-    triton.knobs.nvidia.dump_ptxas_log = True
-    with contextlib.redirect_stdout(said):
+    with triton.knobs.nvidia.scope(), contextlib.redirect_stdout(said):
+        triton.knobs.nvidia.dump_ptxas_log = True
         binary = kernel.warmup(*args, grid=grid, **meta)
     return binary, said.getvalue()
 
