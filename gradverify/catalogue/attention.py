@@ -208,6 +208,17 @@ def _program(n_rows, heads, M: tl.constexpr, LAST_FIRST: tl.constexpr):
 
 
 @_jit
+def _weights_of(s, lse):
+    """2^(s - lse). Of an lse in float64, what float32 cannot hold is taken off after the rest of it has cancelled."""
+    high = lse.to(s.dtype)
+    s -= high
+    if lse.dtype != s.dtype:
+        seen = high != float("inf")
+        s -= (tl.where(seen, lse, 0.0) - tl.where(seen, high, 0.0)).to(s.dtype)
+    return tl.math.exp2(s)
+
+
+@_jit
 def _forward_loop(acc, total, top, q, k, v, mask, ks, vs, ms, row, begin, end, sq, sk, band, scale2,
                   EDGE: tl.constexpr, D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr,
                   BLOCK_DV: tl.constexpr, BLOCK_N: tl.constexpr, HAS_LO: tl.constexpr, HAS_HI: tl.constexpr,
@@ -268,7 +279,8 @@ def _forward_kernel(q, k, v, mask, o, lse, qs, ks, vs, ms, os, sizes, band, scal
     acc = acc / tl.where(dead, 1.0, total)[:, None]
     _store_rows(o + b * os[0] + h * os[1], acc, (os[2], os[3]), first, sq, DV, BLOCK_M, BLOCK_DV)
     # +inf makes 2^(s - lse) zero in the kernels below, whatever s is.
-    found = tl.where(dead, float("inf"), top + tl.math.log2(tl.where(dead, 1.0, total)))
+    kept = lse.dtype.element_ty
+    found = tl.where(dead, float("inf"), top.to(kept) + tl.math.log2(tl.where(dead, 1.0, total).to(kept)))
     tl.store(lse + (b * heads + h) * sq + rows, found, mask=rows < sq)
 
 
@@ -301,7 +313,7 @@ def _dkdv_loop(dk, dv, k, v, q, do, lse, delta, mask, dq, dmask, qs, dos, ms, co
         mean = tl.load(delta + rows, mask=rows < sq, other=0.0)
         s = tl.dot(k, tl.trans(qt), out_dtype=dk.dtype, input_precision=PRECISION) * scale2
         s = _logits(s, mask, ms, row, col, sq, sk, band, MASK, EDGE, HAS_LO, HAS_HI)
-        p = tl.math.exp2(s - top[None, :])
+        p = _weights_of(s, top[None, :])
         dot = _load_rows(do, dos, start, sq, DV, BLOCK_M, BLOCK_DV, True)
         dv += tl.dot(p.to(dot.dtype), dot, out_dtype=dv.dtype, input_precision=PRECISION)
         dp = tl.dot(v, tl.trans(dot), out_dtype=dk.dtype, input_precision=PRECISION)
@@ -396,7 +408,7 @@ def _dq_loop(dq, q, do, top, mean, k, v, mask, dmask, ks, vs, ms, row, begin, en
         vt = _load_rows(v, vs, start, sk, DV, BLOCK_N, BLOCK_DV, EDGE)
         s = tl.dot(q, tl.trans(kt), out_dtype=dq.dtype, input_precision=PRECISION) * scale2
         s = _logits(s, mask, ms, row, col, sq, sk, band, MASK, EDGE, HAS_LO, HAS_HI)
-        p = tl.math.exp2(s - top[:, None])
+        p = _weights_of(s, top[:, None])
         dp = tl.dot(do, tl.trans(vt), out_dtype=dq.dtype, input_precision=PRECISION)
         ds = p * (dp - mean[:, None])
         if DMASK:
@@ -464,7 +476,7 @@ def _jvp_loop(acc, mean, q, tq, top, k, v, tk, tv, mask, tmask, ks, vs, tks, tvs
         tkt = _load_rows(tk, tks, start, sk, D, BLOCK_N, BLOCK_D, EDGE)
         s = tl.dot(q, tl.trans(kt), out_dtype=acc.dtype, input_precision=PRECISION) * scale2
         s = _logits(s, mask, ms, row, col, sq, sk, band, MASK, EDGE, HAS_LO, HAS_HI)
-        p = tl.math.exp2(s - top[:, None])
+        p = _weights_of(s, top[:, None])
         ts = tl.dot(tq, tl.trans(kt), out_dtype=acc.dtype, input_precision=PRECISION)
         ts += tl.dot(q, tl.trans(tkt), out_dtype=acc.dtype, input_precision=PRECISION)
         ts *= scale
@@ -612,8 +624,17 @@ def _default(size: int, d: int, dv: int, capacity: int, *, from_registers: bool,
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums, of the softmax and of lse."""
+    """The dtype of sums and of the softmax."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _lse_dtype(q: Tensor) -> torch.dtype:
+    """The dtype of lse. Its rounding multiplies a whole row of weights by 1 ± |lse| u: too much for float32 inputs.
+
+    In half precision their own rounding hides it. Where no kernel runs, lse is of no use, and there may be no float64.
+    """
+    exact = q.dtype == torch.float32 and q.device.type in ("cpu", "cuda", "meta")
+    return torch.float64 if exact else _accumulator(q.dtype)
 
 
 def _smaller(tile: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
@@ -707,7 +728,7 @@ def _triton_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: 
     q, k, v = map(_reachable, (q, k, v))
     mask, ms = _addressed(mask, q)
     o = _like(q, q.shape[1], v.shape[-1])
-    lse = q.new_empty(q.shape[:3], dtype=_accumulator(q.dtype))
+    lse = q.new_empty(q.shape[:3], dtype=_lse_dtype(q))
     launch(
         _forward_kernel,
         _grid(q.shape[2], tile[0], q.shape[0], q.shape[1]),
@@ -732,8 +753,8 @@ def _triton_backward(
     do, q, k, v, o = map(_reachable, (do, q, k, v, o))
     addressed, ms = _addressed(mask, q)
     b, heads, sq, _ = q.shape
-    acc = lse.dtype
-    delta = torch.empty_like(lse)
+    acc = _accumulator(q.dtype)
+    delta = q.new_empty(q.shape[:3], dtype=acc)
     meta = _meta(q, v, tiles.dq, call, addressed)
     launch(
         _delta_kernel,
@@ -865,7 +886,7 @@ def _gathered(t: Tensor, k: Tensor) -> Tensor:
 def _weights(s: Tensor) -> Tensor:
     """Softmax of scores, 0 where nothing is seen. Relative to each row's largest score and to their sum, not to lse.
 
-    Rounding lse makes 2^(s - lse) wrong by |lse| 2^-24: the kernels lose these digits, who has all scores need not.
+    Who has all scores needs no lse, of which rounding would be lost: see `_lse_dtype`.
     """
     dead = (s == -math.inf).all(-1, keepdim=True)
     return s.masked_fill(dead, 0).softmax(-1).masked_fill(dead, 0)
@@ -896,15 +917,16 @@ def _plain_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: _
         lse = torch.logsumexp(s, -1)
         lse = torch.where(lse == -math.inf, math.inf, lse)
         o.copy_(_weights(s) @ _spread(v, q))
-    return o, lse * LOG2E
+    return o, lse.to(_lse_dtype(q)) * LOG2E
 
 
 def _plain_backward(
-    do: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, _o: Tensor, lse: Tensor, call: _Call, wants: int
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, _o: Tensor, _lse: Tensor, call: _Call, wants: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dq, dk, dv, dmask = (q.new_empty(0) for _ in range(4))
     with _exactly(q):
-        u, x, y, z = do.to(lse.dtype), q.to(lse.dtype), _spread(k, q), _spread(v, q)
+        acc = _accumulator(q.dtype)
+        u, x, y, z = do.to(acc), q.to(acc), _spread(k, q), _spread(v, q)
         p = _weights(_scores(x, y, mask, call))
         ds = _centred(p, u @ z.mT)
         if wants & _WANT_Q:
@@ -923,15 +945,16 @@ def _plain_jvp(
     v: Tensor,
     mask: Tensor | None,
     _o: Tensor,
-    lse: Tensor,
+    _lse: Tensor,
     tangents: tuple[Tensor, Tensor, Tensor, Tensor | None],
     call: _Call,
 ) -> Tensor:
     tq, tk, tv, tmask = tangents
     with _exactly(q):
-        x, y = q.to(lse.dtype), _spread(k, q)
+        acc = _accumulator(q.dtype)
+        x, y = q.to(acc), _spread(k, q)
         p = _weights(_scores(x, y, mask, call))
-        ts = call.scale * (tq.to(lse.dtype) @ y.mT + x @ _spread(tk, q).mT)
+        ts = call.scale * (tq.to(acc) @ y.mT + x @ _spread(tk, q).mT)
         to = _centred(p, ts if tmask is None else ts + tmask) @ _spread(v, q) + p @ _spread(tv, q)
     return _like(q, q.shape[1], v.shape[-1]).copy_(to)
 
@@ -1051,7 +1074,7 @@ _jvp = _operator("jvp")(_jvp_op)
 
 @_forward.register_fake
 def _forward_fake(q: Tensor, _k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _like(q, q.shape[1], v.shape[-1]), q.new_empty(q.shape[:3], dtype=_accumulator(q.dtype))
+    return _like(q, q.shape[1], v.shape[-1]), q.new_empty(q.shape[:3], dtype=_lse_dtype(q))
 
 
 @_backward.register_fake

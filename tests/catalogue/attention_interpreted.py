@@ -223,6 +223,22 @@ def test_narrow_dtypes_lose_a_few_of_their_own_roundings(dtype: torch.dtype) -> 
     assert max(error(a.double(), b) for a, b in zip(found, wanted, strict=True)) <= 4 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_rows_of_weights_sum_to_1_in_float32_however_large_the_logits_are(deterministic: bool) -> None:
+    """An lse of some 700 in float32 is off by 3e-5, and all gradients of v with it."""
+    q, k, v = ((p + 16).float().requires_grad_() for p in drawn(generator(12), (1, 2, 1, 9, 9, 8, 8)))
+    u = normal(generator(13), 1, 2, 9, 8).float()
+    mine = attention(q, k, v, backend="interpret", tiles=TILES, deterministic=deterministic)
+    (dv,) = torch.autograd.grad(mine, v, u)
+    wide = v.detach().double().requires_grad_()
+    (wanted,) = torch.autograd.grad(all_scores(q.double(), k.double(), wide), wide, u.double())
+    assert error(dv.double(), wanted) <= 4 * torch.finfo(torch.float32).eps
+    assert ops._forward(q, k, v, None, 1.0, None, None, "torch", [], True)[1].dtype == torch.float64
+    assert (
+        ops._forward(q.half(), k.half(), v.half(), None, 1.0, None, None, "torch", [], True)[1].dtype == torch.float32
+    )
+
+
 def test_dq_is_added_up_by_one_kernel_beside_dk_and_dv(monkeypatch: pytest.MonkeyPatch) -> None:
     launched, launch = [], ops.launch
     monkeypatch.setattr(
