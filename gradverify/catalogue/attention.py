@@ -18,6 +18,7 @@ Source: Dao, FlashAttention-2, 2023, arXiv:2307.08691; Milakov, Gimelshein 2018,
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import warnings
@@ -997,9 +998,22 @@ def _second(
 
 _WANT_Q, _WANT_KV, _WANT_MASK = 1, 2, 4
 
-_SUFFIX = (
-    "" if __name__ == "gradverify.catalogue.attention" else "_" + "".join(c if c.isalnum() else "_" for c in __name__)
-)
+
+def _suffix() -> str:
+    """What tells these operators from those of copies, and of earlier loads of this file, which may still be called.
+
+    To register an operator again frees the memory of the one before.
+    """
+    own = (
+        ""
+        if __name__ == "gradverify.catalogue.attention"
+        else "_" + "".join(c if c.isalnum() else "_" for c in __name__)
+    )
+    numbered = (own if n == 1 else f"{own}_{n}" for n in itertools.count(1))
+    return next(s for s in numbered if not hasattr(torch.ops.gradverify_catalogue, f"attention_forward{s}"))
+
+
+_SUFFIX = _suffix()
 
 
 def _operator(name: str) -> Callable[[Callable[..., Any]], Any]:

@@ -8,6 +8,7 @@ Notation: z = x @ w + b, a = act, u the cotangent of y, x' w' b' tangents, z' = 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -748,11 +749,22 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 # The same launches as operators of torch.library: opaque to torch.compile and to torch.func. A copy of this file under
-# another name registers operators of its own; the same file loaded again replaces what it registered before.
+# another name registers operators of its own, and so does the same file loaded again.
 
-_SUFFIX = (
-    "" if __name__ == "gradverify.catalogue.matmul" else "_" + "".join(c if c.isalnum() else "_" for c in __name__)
-)
+
+def _suffix() -> str:
+    """What tells these operators from those of copies, and of earlier loads of this file, which may still be called.
+
+    To register an operator again frees the memory of the one before.
+    """
+    own = (
+        "" if __name__ == "gradverify.catalogue.matmul" else "_" + "".join(c if c.isalnum() else "_" for c in __name__)
+    )
+    numbered = (own if n == 1 else f"{own}_{n}" for n in itertools.count(1))
+    return next(s for s in numbered if not hasattr(torch.ops.gradverify_catalogue, f"matmul_forward{s}"))
+
+
+_SUFFIX = _suffix()
 
 
 def _operator(name: str, run: Callable[..., Any], schema: str) -> Any:
